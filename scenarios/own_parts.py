@@ -78,7 +78,7 @@ class DefKTKeys(CirculationKeys):
         return 2.0
 
 
-@algorithm("def-kt")
+@algorithm("my-def-kt")
 class DefKT(CirculatingLearner):
     """The host's model learns from a visitor, which is then forgotten."""
 

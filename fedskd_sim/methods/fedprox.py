@@ -30,22 +30,24 @@ class ProximalLearner(AveragingLearner):
 
 @dataclass(frozen=True, slots=True)
 class ProximalTeaching:
-    """All parameters are held close to the common model."""
+    """All parameters of a model are held close to the common one."""
 
     mu: float
     anchors: Sequence[Tensor]
     """The common model's parameters before the session."""
+    role: str = ""
+    """The model that is held."""
 
     @classmethod
-    def of(cls, mu: float, model: nn.Module) -> ProximalTeaching:
+    def of(cls, mu: float, model: nn.Module, role: str = "") -> ProximalTeaching:
         """Remember a model's parameters as the point from which the session must not stray."""
-        return cls(mu, [parameter.detach().clone() for parameter in model.parameters()])
+        return cls(mu, [parameter.detach().clone() for parameter in model.parameters()], role)
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Return mu/2 times the squared distance of the parameters from where the session began."""
-        pairs = zip(step.models[""].parameters(), self.anchors, strict=True)
+        pairs = zip(step.models[self.role].parameters(), self.anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
-        return AddedLoss(self.mu / 2 * value, {"proximal": value.detach()})
+        return AddedLoss(self.mu / 2 * value, {f"{self.role}proximal": value.detach()})
 
     def kind(self, moment: object) -> None:
         """Give None: every step runs the same operations, so that one recording serves all."""

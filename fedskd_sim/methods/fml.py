@@ -84,19 +84,21 @@ class CommonModelLearner(AllReduceLearner):
 
 @dataclass(frozen=True, slots=True)
 class MutualTeaching:
-    """What own and common model learn from each other."""
+    """What own model, or visitor, and a second model learn from each other."""
 
     weight: float
+    role: str = COMMON
+    """The second model."""
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute both divergences of a step."""
-        own, common = step.outputs[""], step.outputs[COMMON]
-        from_common, from_own = divergence(common, own), divergence(own, common)
+        own, other = step.outputs[""], step.outputs[self.role]
+        from_other, from_own = divergence(other, own), divergence(own, other)
         parts: dict[str, Tensor] = {
-            "mutual_kl": from_common.detach(),
-            f"{COMMON}mutual_kl": from_own.detach(),
+            "mutual_kl": from_other.detach(),
+            f"{self.role}mutual_kl": from_own.detach(),
         }
-        return AddedLoss(self.weight * (from_common + from_own), parts)
+        return AddedLoss(self.weight * (from_other + from_own), parts)
 
     def kind(self, moment: object) -> None:
         """Give None: every step runs the same operations, so that one recording serves all."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fedskd_sim import AllReduceKeys, AveragingKeys, NamedArchitecture
+from fedskd_sim import (
+    AllReduceKeys,
+    AveragingKeys,
+    CirculationKeys,
+    NamedArchitecture,
+    Schedule,
+)
 
 
 class FedProx(AveragingKeys):
@@ -85,3 +91,109 @@ class FedProto(AllReduceKeys):
         """The weight, where there is one round only."""
         why = "there are prototypes from the second round on"
         return {"weight": why} if self.rounds == 1 else {}
+
+
+class FD(AllReduceKeys):
+    """Federated distillation (Jeong et al. 2018), also called FedDistill: what models say of every
+    class on average, summed over the ring.
+    """
+
+    base_sessions: ClassVar[bool] = True
+    keeps_models: ClassVar[bool] = True
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distance of a sample's prediction to the others' mean for its class."""
+    shares: Literal["probabilities", "logits"] = "probabilities"
+    """probabilities: mean predictions, and the cross-entropy to them, as the paper has it; logits:
+    mean logits, and the mean squared distance to them, as public code has it."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains its own model and draws it to what the others' models say of "
+            "every class on average, which is summed over a ring. "
+            "Models stay at home until all are tested."
+        )
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """The weight, where there is one round only."""
+        why = "others have said something from the second round on"
+        return {"weight": why} if self.rounds == 1 else {}
+
+
+class DefKT(CirculationKeys):
+    """Def-KT (Li et al. 2020): visitor and resident learn from each other, and the visitor is then
+    forgotten.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the Kullback-Leibler divergences, temperature 1, the other side detached."""
+    schedule: Schedule = Schedule(order="shuffled", visits=1)
+    """See fedskd. As it is, every model visits one other hospital in a round, which is drawn."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every model travels; at every stop visitor and resident train on the host's data and "
+            "teach each other by their predictions. The resident stays as it is then, and a "
+            "visitor is forgotten when it comes home."
+        )
+
+    def work(self, size: int) -> float:
+        """Return the work of a round: two models at every visit, and nothing at home."""
+        return 2.0 * min(self.schedule.visits or size, size - 1)
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """What would reconcile the resident with a visitor that has come home."""
+        return {"reconcile": "what comes home is forgotten"}
+
+    @property
+    def circulating(self) -> Any:
+        """The FedSKD that circulates alike; of the two models at a homecoming one is left."""
+        return super().circulating.model_copy(update={"reconcile": "replace"})
+
+
+class Ditto(AveragingKeys):
+    """Ditto (Li et al. 2021): FedAvg, and beside the common model a personal one at every hospital,
+    held close to it.
+    """
+
+    base_sessions: ClassVar[bool] = True
+    personal: ClassVar[bool] = True
+    strength: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of half the squared Euclidean distance of the personal model to the common one."""
+    begins: Literal["own", "common"] = "own"
+    """own: a session of the personal model goes on from its last one; common: it begins at the
+    common model. With the latter and strength 0 it is FedAvg with fine-tuning at home."""
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the personal model is the common one after its session."""
+        return self.begins == "common" and not self.strength
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        held = (
+            "is the common one after its last session"
+            if self.tunes
+            else "trains beside it and is held close to it"
+        )
+        return (
+            "Every hospital trains the common model on its own data; after each session all take "
+            f"the mean of what they have, summed over a ring. A personal model {held}; it stays at "
+            "home until all are tested."
+        )
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Where a personal model begins, if it has one session only."""
+        why = "in the first round both models begin at the common initial one"
+        return {"begins": why} if self.rounds == 1 and self.strength else {}
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session of two models, or of one."""
+        return 1.0 if self.tunes else 2.0

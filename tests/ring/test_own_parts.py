@@ -230,17 +230,17 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
     for number, text in enumerate(blocks):
         (tmp_path / f"block{number}.py").write_text(text, encoding="utf-8")
     code = ", ".join(f"block{number}.py" for number in range(6))
-    text = TINY.replace("[losses.py]", f"[{code}]").replace("NAME", "ditto")
+    text = TINY.replace("[losses.py]", f"[{code}]").replace("NAME", "my-ditto")
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
     loss = "algorithm.loss=focal"
     calm = launch(load(tmp_path / "tiny.yaml", loss), on="memory", out=tmp_path / "calm")
     fault = "faults=[{hospital: b, what: kill, round: 1, hop: 1}]"
     killed = launch(load(tmp_path / "tiny.yaml", loss, fault), out=tmp_path / "killed")
     assert left(killed) == left(calm)
-    other = load(tmp_path / "tiny.yaml", "algorithm.name=def-kt", "algorithm.weight=0.5")
+    other = load(tmp_path / "tiny.yaml", "algorithm.name=my-def-kt", "algorithm.weight=0.5")
     assert launch(other, on="memory", out=tmp_path / "other").scenario.schedule.visits == 1
     sums = load(
-        tmp_path / "tiny.yaml", "algorithm.name=fd", "algorithm.loss=mixup", "algorithm.rounds=2"
+        tmp_path / "tiny.yaml", "algorithm.name=my-fd", "algorithm.loss=mixup", "algorithm.rounds=2"
     )
     told = launch(sums, on="memory", out=tmp_path / "sums")
     assert any(measured(told, "distance"))
@@ -253,9 +253,9 @@ def test_own_methods_are_compared(tmp_path: Path) -> None:
     """By their name and as variants, with the code beside every run."""
     place = begin("mine", "own", tmp_path)
     text = place.read_text(encoding="utf-8")
-    hot = "  hot: {algorithm: {name: def-kt, temperature: 5.0}}\n"
+    hot = "  hot: {algorithm: {name: my-def-kt, temperature: 5.0}}\n"
     place.write_text(text.replace("  turned:", f"{hot}  turned:"), encoding="utf-8")
-    labels = ["def-kt", "hot"]
-    found = compare(place, labels, seeds=2, control="def-kt", out=tmp_path / "compared")
+    labels = ["my-def-kt", "hot"]
+    found = compare(place, labels, seeds=2, control="my-def-kt", out=tmp_path / "compared")
     assert {one["method"] for one in found.differences} == {"hot"}
-    assert "def-kt" in found.text
+    assert "my-def-kt" in found.text

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 import torch
-from loops import EPOCHS, Loops, files, final, saved, text
-from torch.nn.functional import cross_entropy, log_softmax
+from loops import EPOCHS, Loops, agree, files, final, kl, saved, text, train_together, warmed_up
+from torch.nn.functional import cross_entropy
 
 from fedskd_sim.errors import InvalidValue, UnknownArchitecture
 from fedskd_sim.learning.data import class_weights
@@ -23,52 +23,7 @@ FML = (
     "{name: fml, rounds: 2, weight: 0.7, architecture: {name: cnn-plain, options: {width: 4, norm: "
     "none}}}"
 )
-TOLERANCE = 4e-3
-"""Of weights: sums in another order differ in the last bit, and AdamW makes the most of it, above
-all in the transformer."""
 FEDPROTO = "{name: fedproto, rounds: 3, features: 5, weight: 2}"
-
-
-def kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    given = teacher.detach()
-    return (given.softmax(1) * (log_softmax(given, 1) - log_softmax(student, 1))).sum(1).mean()
-
-
-def train_together(
-    loops: Loops, models: list[torch.nn.Module], host: str, session: int, loss: Callable
-) -> None:
-    """One session in which several models train on the same batches with one loss."""
-    steps = loops.steps(host, session, EPOCHS)
-    optimisers = [
-        torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2) for model in models
-    ]
-    for number, (images, labels) in enumerate(steps):
-        for model, optimiser in zip(models, optimisers, strict=True):
-            model.train()
-            optimiser.zero_grad()
-        loss([model(images) for model in models], labels).backward()
-        for model, optimiser in zip(models, optimisers, strict=True):
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-            optimiser.param_groups[0]["lr"] = 2e-3 * min(1.0, (number + 1) / (0.2 * len(steps)))
-            optimiser.step()
-
-
-def warmed_up(loops: Loops) -> dict[str, torch.nn.Module]:
-    own = {name: loops.first(name, loops.seed("initial weights", name)) for name in "abc"}
-    for name, model in own.items():
-        loops.train(model, name, loops.seed("warm-up", name), 1)
-    return own
-
-
-def agree(found: dict, own: dict[str, torch.nn.Module]) -> bool:
-    pairs = [(found[name][key], value) for name in own for key, value in saved(own[name]).items()]
-    print(
-        {
-            n: max(float((found[n][k] - v).abs().max()) for k, v in saved(own[n]).items())
-            for n in own
-        }
-    )
-    return all(torch.allclose(left, right, rtol=0, atol=TOLERANCE) for left, right in pairs)
 
 
 def test_fml_equals_mutual_learning_with_a_common_model_averaged_by_a_server(

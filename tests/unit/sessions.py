@@ -20,10 +20,11 @@ from fedskd_sim.learning.sessions.session import RunningSums, SessionModels, Tra
 from fedskd_sim.learning.sessions.steps import Exchange, Teaching
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
+from fedskd_sim.methods.fd import ClassMeansTeaching
 from fedskd_sim.methods.fedproto import PrototypeTeaching
 from fedskd_sim.methods.fedprox import ProximalTeaching
 from fedskd_sim.methods.fml import COMMON, MutualTeaching
-from fedskd_sim.methods.keys import FedProto
+from fedskd_sim.methods.keys import FD, FedProto
 from fedskd_sim.scenario import Architecture, Similarity, Training
 
 SHAPE = ImageShape(3, 16, 3)
@@ -85,6 +86,13 @@ def _prototypes(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching
     return models, PrototypeTeaching(known.to(device), config)
 
 
+def _class_means(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching]:
+    said = torch.rand(3, 3, generator=torch.Generator().manual_seed(seed))
+    said[1] = math.nan
+    models = SessionModels({"": build(VISITOR, SHAPE, seed).to(device)})
+    return models, ClassMeansTeaching(said.to(device), FD(name="fd"))
+
+
 def alone(seed: int, device: str = "cpu") -> tuple[SessionModels, None]:
     """Give a model that nobody teaches."""
     return SessionModels({"": build(RESIDENT, SHAPE, seed).to(device)}), None
@@ -98,6 +106,7 @@ CASES: dict[str, Case] = {
     "common model": _mutual,
     "proximal": _proximal,
     "prototypes": _prototypes,
+    "class means": _class_means,
 }
 """Everything that is taught at a stop, by the name of the case."""
 

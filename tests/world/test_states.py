@@ -91,6 +91,10 @@ RUNS = {
     "fedprox": (f"name: fedprox, rounds: 2, mu: 0.1, {COMMON}", "", ""),
     "fml": ("name: fml, rounds: 2", "", ""),
     "fedproto": ("name: fedproto, rounds: 3, features: 4", "", ""),
+    "fd": ("name: fd, rounds: 3", "", ""),
+    "def-kt": ("name: def-kt, rounds: 2", "", ""),
+    "ditto": (f"name: ditto, rounds: 2, {COMMON}", "model: averaged, ensemble: true", ""),
+    "tuned": (f"name: ditto, rounds: 2, begins: common, strength: 0, {COMMON}", "", ""),
     "local": ("name: local, rounds: 2", "model: averaged, ensemble: true", ""),
     "pooled": ("name: pooled, rounds: 2", "", ""),
     "placebo": ("name: placebo, rounds: 2", "", ""),
@@ -292,7 +296,7 @@ FORGOTTEN = {
     "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start",
     "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
     "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
-    "kept": "fedproto",
+    "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""
 FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": [], "kept": {}}

@@ -54,6 +54,9 @@ METHODS = {
     "fedprox": ("{name: fedprox, mu: 0.1, rounds: 2}", KEPT),
     "fml": ("{name: fml, rounds: 2}", KEPT),
     "fedproto": ("{name: fedproto, rounds: 2}", KEPT),
+    "fd": ("{name: fd, rounds: 2}", KEPT),
+    "def-kt": ("{name: def-kt, rounds: 2}", KEPT),
+    "ditto": ("{name: ditto, rounds: 2}", KEPT),
 }
 OWN = """
 from fedskd_sim import loss
@@ -78,7 +81,8 @@ def carried_out(home: Path, text: str, code: str = "") -> Path:
 
 
 def text(algorithm: str = "{name: fedskd, rounds: 2}", more: str = KEPT) -> str:
-    first = "cnn-plain" if "fedavg" in algorithm or "fedprox" in algorithm else "cnn-depthwise"
+    alike = any(name in algorithm for name in ("fedavg", "fedprox", "ditto"))
+    first = "cnn-plain" if alike else "cnn-depthwise"
     return TEXT.format(algorithm=algorithm, more=more, first=first)
 
 

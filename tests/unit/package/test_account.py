@@ -49,6 +49,9 @@ HOW = {  # what must be said of each algorithm, and what must not
     "fedprox": ("stays close.*mean.*ring", "travels|teach"),
     "fml": ("own model and a common one.*teach each other.*stay at home", "travels"),
     "fedproto": ("mean features of every class.*stay at home", "travels|teach"),
+    "fd": ("others' models say of every class.*stay at home", "travels|teach"),
+    "def-kt": ("travels.*teach each other by their predictions.*forgotten", "similarities|alone"),
+    "ditto": ("common model.*mean.*ring.*personal model.*close.*at home", "travels|teach"),
     "placebo": ("Nothing is learned", "train"),
 }
 

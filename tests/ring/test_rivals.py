@@ -1,0 +1,183 @@
+"""Methods of other people: each equals a loop with a server in the middle, or with all models in
+one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loops import EPOCHS, Loops, agree, final, kl, saved, text, train_together, warmed_up
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from fedskd_sim.learning.data import class_weights
+from fedskd_sim.records.files import read_records
+
+COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
+
+
+@pytest.fixture
+def begun(scenario_file: Callable) -> Callable[[str], tuple[Path, Loops]]:
+    """Give the file of an algorithm's scenario, and the loop's side of it."""
+
+    def begin(algorithm: str) -> tuple[Path, Loops]:
+        path = scenario_file(text(algorithm))
+        return path, Loops(path)
+
+    return begin
+
+
+def weighted(loops: Loops, name: str) -> Callable:
+    weights = class_weights(loops.data[name].train.labels, 3, "sqrt_inverse")
+    return partial(cross_entropy, weight=weights)
+
+
+def mean(loops: Loops, models: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    sizes = {name: len(loops.data[name].train.labels) for name in "abc"}
+    total = sum(sizes.values())
+    return {
+        key: sum(models[n][key] * sizes[n] for n in "abc") / total if value.is_floating_point()
+        else value
+        for key, value in models["a"].items()
+    }  # fmt: skip
+
+
+def said(model: nn.Module, data: Any, label: int, *, soft: bool) -> torch.Tensor | None:
+    """Give what a model says of a class on average."""
+    of_class = data.train.images[data.train.labels == label]
+    if not len(of_class):
+        return None
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(one[None])[0] for one in of_class])
+    return (logits.softmax(1) if soft else logits).mean(0)
+
+
+def distance(wanted: dict, found: torch.Tensor, labels: torch.Tensor, *, soft: bool) -> Any:
+    """Give the mean distance of predictions to what others say of their classes."""
+    gaps = []
+    for logits, label in zip(found, labels.tolist(), strict=True):
+        if wanted.get(label):
+            other = torch.stack(wanted[label]).mean(0)
+            apart = -(other * logits.log_softmax(0)).sum(), (logits - other).square().mean()
+            gaps.append(apart[0] if soft else apart[1])
+    return torch.stack(gaps).mean() if gaps else 0.0
+
+
+@pytest.mark.parametrize("shares", ["probabilities", "logits"])
+def test_fd_equals_class_means_of_the_others(shares: str, begun: Callable, run: Callable) -> None:
+    """Own models end as in a loop where a server gives each what the others say of every class,
+    hospital by hospital and without its own; what travels are 2 (K - 1) times these means.
+    """
+    path, loops = begun(f"{{name: fd, rounds: 2, weight: 0.5, shares: {shares}}}")
+    soft, own, means = shares == "probabilities", warmed_up(loops), dict[str, dict]()
+    for round_ in (1, 2):
+        for name, model in own.items():
+            others = [one for host, one in means.items() if host != name]
+            wanted = {
+                label: [one[label] for one in others if one[label] is not None]
+                for label in range(3)
+            }
+
+            def loss(outputs: list, labels: Any, name: str = name, wanted: dict = wanted) -> Any:
+                far = distance(wanted, outputs[0][0], labels, soft=soft)
+                return weighted(loops, name)(outputs[0][0], labels) + 0.5 * far
+
+            train_together(loops, [model], name, loops.seed("session", name, name, round_, 0), loss)
+        means = {
+            name: {label: said(model, loops.data[name], label, soft=soft) for label in range(3)}
+            for name, model in own.items()
+        }
+    folder = run(path)
+    assert agree(final(folder), own)
+    assert not agree(final(run(begun("{name: local, rounds: 2}")[0])), own)
+    sent = [record.bytes for record in read_records(folder) if record.kind in ("reduce", "gather")]
+    assert sum(size - 8 for size in sent) == 2 * 4 * (3 * (3 + 1)) * 4
+
+
+def test_def_kt_equals_two_models_that_teach_each_other(begun: Callable, run: Callable) -> None:
+    """Hosts end as in a loop where each learns beside a copy of another's model, which is then
+    thrown away.
+    """
+    path, loops = begun("{name: def-kt, rounds: 2, weight: 0.7, schedule: {visits: 1}}")
+    own = warmed_up(loops)
+    for round_ in (1, 2):
+        gone = {name: loops.copied(name, saved(model)) for name, model in own.items()}
+        for visitor, host in ("ab", "bc", "ca") if round_ == 1 else ("ac", "ba", "cb"):
+
+            def loss(outputs: list, labels: Any, host: str = host) -> Any:
+                (p, _), (q, _) = outputs
+                plain = weighted(loops, host)
+                return plain(p, labels) + plain(q, labels) + 0.7 * (kl(q, p) + kl(p, q))
+
+            seed = loops.seed("session", host, visitor, round_, 1)
+            train_together(loops, [gone[visitor], own[host]], host, seed, loss)
+    folder = run(path)
+    assert agree(final(folder), own)
+    spent = [record.samples for record in read_records(folder) if record.kind == "visit"]
+    assert sum(spent) == 2 * 2 * EPOCHS * sum(len(one.train.labels) for one in loops.data.values())
+    assert not any(one.samples for one in read_records(folder) if one.kind == "homecoming")
+
+
+@pytest.mark.parametrize(("begins", "strength"), [("own", 0.3), ("common", 0.3), ("common", 0.0)])
+def test_ditto_equals_personal_models_beside_fedavg(
+    begins: str, strength: float, begun: Callable, run: Callable
+) -> None:
+    """Personal models end as in a loop where each is held close to the common one as it is before
+    a session; without strength, begun at the common one, each is that before the last mean.
+    """
+    keys = f"strength: {strength}, begins: {begins}"
+    path, loops = begun(f"{{name: ditto, rounds: 2, {keys}, {COMMON}}}")
+    common = saved(loops.first("a", loops.seed("initial weights")))
+    personal = {name: loops.copied(name, common) for name in "abc"}
+    for round_ in (1, 2):
+        trained = {}
+        for name in "abc":
+            copy, own = loops.copied(name, common), personal[name]
+            if begins == "common":
+                own.load_state_dict(common)
+            session = loops.seed("session", name, round_)
+            anchors = [one.detach().clone() for one in copy.parameters()]
+
+            def loss(outputs: list, labels: Any, name: str = name, own: Any = own,
+                     anchors: list = anchors) -> Any:  # fmt: skip
+                pairs = zip(own.parameters(), anchors, strict=True)
+                far = sum((one - other).square().sum() for one, other in pairs)
+                plain = weighted(loops, name)
+                losses = plain(outputs[0][0], labels) + plain(outputs[1][0], labels)
+                return losses + strength / 2 * far
+
+            train_together(loops, [copy, own], name, session, loss)
+            trained[name] = saved(copy)
+        common = mean(loops, trained)
+    folder = run(path)
+    assert agree(final(folder), personal)
+    assert not agree(final(folder), {name: loops.copied(name, common) for name in "abc"})
+    tunes = begins == "common" and not strength
+    spent = sum(one.samples for one in read_records(folder) if one.host == "a")
+    assert spent == 2 * EPOCHS * 36 * (1 if tunes else 2)
+
+
+LEARNS = """
+name: easy
+data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 2}
+hospitals:
+  - {name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}
+  - {name: b, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}
+algorithm: {name: NAME, rounds: 4}
+training: {warmup_epochs: 2, epochs: 3, batch_size: 12, optimiser: {learning_rate: 0.01}}
+"""
+
+
+@pytest.mark.parametrize("name", ["fd", "def-kt", "ditto"])
+def test_models_learn(name: str, scenario_file: Callable, run: Callable) -> None:
+    """What is tested at home ranks the patients there better than chance does."""
+    tested = read_records(run(scenario_file(LEARNS.replace("NAME", name))))
+    home = [one.measures["auc"] for one in tested if one.kind == "evaluation" and not one.hop]
+    assert len(home) == 2
+    assert min(one.mean for one in home) > 0.7
