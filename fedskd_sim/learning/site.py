@@ -4,7 +4,7 @@ that are undone if they fail.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from fedskd_sim.learning.evaluate import BATCH, evaluate, logits_of
 from fedskd_sim.learning.kept import keep, take_back
 from fedskd_sim.learning.networks.models import blueprint, build, parameter_count, with_memory
 from fedskd_sim.learning.networks.shapes import ImageShape
+from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.learning.samples import Given
 from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings
@@ -49,7 +50,7 @@ from fedskd_sim.learning.weights import (
 )
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.records import Measure
-from fedskd_sim.scenario import Architecture, Scenario, Similarity
+from fedskd_sim.scenario import Architecture, NetworkPart, Scenario, Similarity
 from fedskd_sim.seeds import seed
 
 BUFFERS = "buffers/"
@@ -193,9 +194,20 @@ class Site:
         """Count the parameters of an architecture."""
         return parameter_count(blueprint(architecture, self.shape))
 
-    def floats(self, architecture: Architecture) -> int:
-        """Count the float numbers of an architecture's ``state_dict``: the length of `flat`."""
-        return floats_in(spec_of(blueprint(architecture, self.shape)))
+    def floats(self, architecture: Architecture, names: Container[str] | None = None) -> int:
+        """Count the float numbers of an architecture's ``state_dict``, or of those of its tensors
+        that have one of the ``names``: the length of `flat`.
+        """
+        spec = spec_of(blueprint(architecture, self.shape))
+        return floats_in(
+            {name: one for name, one in spec.items() if names is None or name in names}
+        )
+
+    def part(self, architecture: Architecture, part: NetworkPart) -> frozenset[str]:
+        """Name the tensors of an architecture's ``state_dict`` that are of its ``head``, the last
+        module with as many rows as classes, or of its normalisations, ``norm``.
+        """
+        return part_of(blueprint(architecture, self.shape), part, self.shape.classes)
 
     @torch.no_grad()
     def outputs(self, model: nn.Module, samples: Samples) -> Iterator[tuple[Output, Tensor]]:

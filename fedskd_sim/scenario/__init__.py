@@ -17,6 +17,7 @@ from fedskd_sim.scenario.algorithms import (
 from fedskd_sim.scenario.circulation import (
     AlgorithmKeys,
     CommunicationPattern,
+    NetworkPart,
     Schedule,
     SelfDistillation,
     Similarity,
@@ -110,6 +111,7 @@ __all__ = [
     "Mutual",
     "NamedArchitecture",
     "Network",
+    "NetworkPart",
     "Nifti",
     "NoData",
     "OwnAlgorithm",

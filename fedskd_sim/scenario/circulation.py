@@ -14,6 +14,8 @@ from fedskd_sim.scenario.part import Count, NonNegative, Part, Plain, Share
 CommunicationPattern = Literal["circulation", "all_reduce", "none"]
 """How models move in a round, see `fedskd_sim.ring.topology`."""
 GridSize = Annotated[int, Field(ge=1, le=64)]
+NetworkPart = Literal["head", "norm"]
+"""What some algorithms treat apart: the head of a network, or all of its normalisations."""
 Tap = Literal["mid", "deep"]
 """A map of a model that levels compare: a middle stage's or the last one's, see `fedskd-sim
 models`."""
@@ -139,6 +141,13 @@ class AlgorithmKeys(Part):
     def compared(self) -> Mapping[str, Sequence[str]]:
         """The maps of a model that it compares with others, ``mid`` and ``deep``, and under each
         the keys of the weights, such as ``algorithm.weight``: a map that nothing trains is refused.
+        """
+        return {}
+
+    @property
+    def needs(self) -> Mapping[NetworkPart, str]:
+        """The parts of a network that it treats apart, ``head`` and ``norm``, and the key that asks
+        for each, such as ``algorithm.shared``: a network without it is refused.
         """
         return {}
 

@@ -38,7 +38,13 @@ from fedskd_sim.scenario.algorithms import (
     Placebo,
     Pooled,
 )
-from fedskd_sim.scenario.circulation import AlgorithmKeys, CommunicationPattern, Schedule, Tap
+from fedskd_sim.scenario.circulation import (
+    AlgorithmKeys,
+    CommunicationPattern,
+    NetworkPart,
+    Schedule,
+    Tap,
+)
 from fedskd_sim.scenario.packages import offers
 from fedskd_sim.scenario.part import Architecture, Count, Part, Plain
 
@@ -76,6 +82,7 @@ class Resolved(Part):
     personal: bool = False
     base_sessions: bool = False
     compared: dict[Tap, tuple[str, ...]] = {}
+    needs: dict[NetworkPart, str] = {}
     idle: dict[str, str] = {}
     idle_once: dict[str, str] = {}
     """What is idle where there is one round only, on which nothing else here depends."""
@@ -100,6 +107,7 @@ class Resolved(Part):
             personal=given.personal,
             base_sessions=given.base_sessions,
             compared=_taps(given.compared),
+            needs=dict(given.needs),
             idle=dict(given.model_copy(update={"rounds": 2}).idle),
             idle_once=dict(given.model_copy(update={"rounds": 1}).idle),
         )
@@ -178,6 +186,11 @@ class OwnAlgorithm(Part):
     def compared(self) -> Mapping[Any, Sequence[str]]:
         """The maps of a model that it compares, and the keys of the weights."""
         return self.facts.compared
+
+    @property
+    def needs(self) -> Mapping[Any, str]:
+        """The parts of a network that it treats apart, and the key that asks for each."""
+        return self.facts.needs
 
     @property
     def idle(self) -> Mapping[str, str]:

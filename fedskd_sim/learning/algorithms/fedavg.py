@@ -7,6 +7,8 @@ the sum.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import torch
 from torch import Tensor, nn
 
@@ -51,8 +53,9 @@ class AveragingLearner(AllReduceLearner):
         self.changed()
 
 
-def flat(model: nn.Module) -> Tensor:
-    """Return a model's float tensors in a row, (length,) float32, a copy.
+def flat(model: nn.Module, names: Container[str] | None = None) -> Tensor:
+    """Return a model's float tensors in a row, (length,) float32, a copy; or those of its
+    ``state_dict`` that have one of the ``names``.
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> install_flat(model, torch.tensor([1.0, 2.0]))
@@ -60,23 +63,31 @@ def flat(model: nn.Module) -> Tensor:
     tensor([1., 2.])
 
     """
-    return torch.cat([tensor.reshape(-1).float() for tensor in _floats(model)])
+    return torch.cat([tensor.reshape(-1).float() for tensor in _floats(model, names)])
 
 
 @torch.no_grad()
-def install_flat(model: nn.Module, vector: Tensor, *, buffers: bool = True) -> None:
-    """Write the result of `flat` back into a model, but for integer tensors and, without
-    ``buffers``, what it holds beside its parameters.
+def install_flat(
+    model: nn.Module,
+    vector: Tensor,
+    *,
+    buffers: bool = True,
+    names: Container[str] | None = None,
+) -> None:
+    """Write the result of `flat` with the same ``names`` back into a model, but for integer tensors
+    and, without ``buffers``, what it holds beside its parameters.
 
     RuntimeError for a vector of another length.
     """
-    own = {} if buffers else buffers_of(model)
-    for tensor, part in zip(
-        _floats(model), vector.split([tensor.numel() for tensor in _floats(model)]), strict=True
-    ):
+    own, into = {} if buffers else buffers_of(model), _floats(model, names)
+    for tensor, part in zip(into, vector.split([one.numel() for one in into]), strict=True):
         tensor.copy_(part.reshape(tensor.shape))
     install_some(model, own)
 
 
-def _floats(model: nn.Module) -> list[Tensor]:
-    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+def _floats(model: nn.Module, names: Container[str] | None) -> list[Tensor]:
+    return [
+        tensor
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and (names is None or name in names)
+    ]

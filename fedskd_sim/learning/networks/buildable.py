@@ -36,12 +36,16 @@ from fedskd_sim.learning.networks.models import (
 )
 from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape
-from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, Tap, nearest
+from fedskd_sim.learning.networks.trainable import part_of
+from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, NetworkPart, Tap, nearest
 
 LARGEST_OPTION = 4096
 CHANNELS = (1, 3, 4)
 """How many channels images have, as others give them."""
 MOST_PARAMETERS = 500_000_000
+PARTS: Mapping[NetworkPart, str] = MappingProxyType(
+    {"head": "module with as many rows as classes", "norm": "normalisation"}
+)
 MAPS: Mapping[Tap, str] = MappingProxyType({"mid": "middle", "deep": "deep"})
 
 
@@ -128,6 +132,7 @@ def check_architecture(
         yield InvalidValue(f"{chosen.name} {breach.said}", key=key, fix=breach.fix)
         return
     yield from _unmoved(algorithm, chosen, shape, key)
+    yield from _lacking(algorithm, chosen, shape, key)
     if (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
         yield from _grids(how, (chosen, shape, seen), key, atlas=atlas)
 
@@ -152,6 +157,18 @@ def _unmoved(
         at = (*key, "trainable") if chosen.trainable != "all" else key
         fix = f"set {'it' if len(weights) == 1 else 'them'} to 0, or let more of it train"
         yield InvalidValue(text, key=at, fix=fix)
+
+
+def _lacking(
+    algorithm: Algorithm, chosen: Architecture, shape: ImageShape, key: tuple[Key, ...]
+) -> Iterator[FedskdError]:
+    """Refuse a network without a part that the algorithm treats apart."""
+    needs: Mapping[Any, str] = algorithm.needs
+    for part, said in needs.items():
+        if not part_of(blueprint(chosen, shape), part, shape.classes):
+            text = f"{chosen.name} has no {PARTS[part]}, and {said} asks for it"
+            fix = f"give it one, choose another architecture, or another {said}"
+            yield InvalidValue(text, key=key, fix=fix)
 
 
 def _unbuildable(

@@ -12,13 +12,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from fedskd_sim.errors import InvalidValue
-from fedskd_sim.scenario import Architecture
+from fedskd_sim.scenario import Architecture, NetworkPart
 
 RATES = "fedskd_head_rate"
 """The attribute of a network that says how fast its head trains; copies keep it."""
 SHOWN = 4
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class HeadRate(NamedTuple):
@@ -38,6 +40,20 @@ def head_of(network: nn.Module, classes: int) -> str:
         if isinstance(weight, Tensor) and weight.ndim > 1 and weight.shape[0] == classes:
             found = name
     return found
+
+
+def part_of(network: nn.Module, part: NetworkPart, classes: int) -> frozenset[str]:
+    """Name the tensors of a network's ``state_dict`` that are of its head, or of its
+    normalisations; none where it has none.
+    """
+    if part == "head":
+        head = head_of(network, classes)
+        found = [head] if head else []
+    else:
+        found = [name for name, module in network.named_modules() if isinstance(module, NORMS)]
+    return frozenset(
+        name for name in network.state_dict() for one in found if name.startswith(f"{one}.")
+    )
 
 
 def restrict(network: nn.Module, chosen: Architecture, classes: int) -> None:

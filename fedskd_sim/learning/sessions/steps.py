@@ -89,6 +89,13 @@ class TrainingStep(NamedTuple):
         """Return the cross-entropy of a model, as it is without a loss of the user's own."""
         return self.task.loss(self.logits(role), self.labels, self.class_weights)
 
+    def ask(self, model: nn.Module) -> Output:
+        """Ask a frozen model about the batch, without gradients and in the session's precision, in
+        the mode that it is in.
+        """
+        with torch.no_grad():
+            return answer(model, self.batch.images, self.precision)
+
     def rise(self, share: float) -> float | Tensor:
         """Return the factor that rises from 0 to 1 over the first ``share`` of the session: a
         number, or a float64 scalar where steps are replayed.
@@ -147,6 +154,16 @@ class Asking(Protocol):
     @property
     def asked(self) -> int:
         """How many it asks in every step about the samples of the batch."""
+
+
+@runtime_checkable
+class Correcting(Protocol):
+    """A teaching, or a loss, that changes gradients."""
+
+    def before_step(self, step: TrainingStep, role: str) -> None:
+        """Change the gradients of a model that trains, after the backward pass and before they are
+        clipped and its optimiser steps.
+        """
 
 
 @runtime_checkable
@@ -216,12 +233,19 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
             text = "gave a loss in which no weight has a part: is something detached, or no_grad?"
             raise TypeError(f"{name_of(own, 'supervised')} {text}")
     loss.backward()
-    for name in trained if given.loss else ():
-        own.before_step(step, name)
+    _correct(given, step)
     norms = [_descend(given.models[name], given.optimisers[name]) for name in trained]
     seen = [*added.parts.values(), *losses.values(), loss, *norms]
     values = torch.stack([value.detach() for value in seen])
     return Seen(tuple(added.parts), tuple(trained), values)
+
+
+def _correct(given: Setting, step: TrainingStep) -> None:
+    """Let the teaching change gradients, and then a user's own loss."""
+    for one in (given.teaching, given.loss):
+        if isinstance(one, Correcting):
+            for name in step.trained:
+                one.before_step(step, name)
 
 
 def _prepared(loss: Loss, given: object) -> Samples:
@@ -425,9 +449,7 @@ class Exchange:
     def _self_distilled(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
         if self.past is None:
             return []
-        visitor = step.outputs[""]
-        with torch.no_grad():
-            past = answer(self.past, step.batch.images, step.precision)
+        visitor, past = step.outputs[""], step.ask(self.past)
         total = []
         if self.self_similarity is not None:
             found, levels = self.self_similarity(visitor.taps, past.taps)
