@@ -197,3 +197,82 @@ class Ditto(AveragingKeys):
     def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
         """One session of two models, or of one."""
         return 1.0 if self.tunes else 2.0
+
+
+class Partial(AveragingKeys):
+    """FedAvg of a part of the model; the rest stays at home: FedPer, LG-FedAvg, FedBN, FedRep."""
+
+    base_sessions: ClassVar[bool] = True
+    personal: ClassVar[bool] = True
+    shared: Literal["body", "head", "all-but-norm"] = "body"
+    """body: all but the head (FedPer, and with ``alternate`` FedRep); head: the head alone
+    (LG-FedAvg); all-but-norm: all but normalisations (FedBN). The head is the last module whose
+    weights have as many rows as there are classes."""
+    alternate: bool = False
+    """The first half of a session's steps trains what stays at home, the second what is shared."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        what = {"body": "all but the head", "head": "the head", "all-but-norm": "all but norms"}
+        turns = ", what stays at home first and then the rest" if self.alternate else ""
+        return (
+            f"Every hospital trains a model of one architecture on its own data{turns}; after each "
+            f"session all take the mean of a part of it, {what[self.shared]}, summed over a ring."
+        )
+
+    @property
+    def needs(self) -> dict[Any, str]:
+        """The part that is treated apart."""
+        return {"norm" if self.shared == "all-but-norm" else "head": "algorithm.shared"}
+
+
+class MOON(AveragingKeys):
+    """MOON (Li, He and Song 2021): FedAvg whose features are drawn to the common model's and away
+    from those of the own model before it was averaged.
+    """
+
+    base_sessions: ClassVar[bool] = True
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the contrast, the paper's mu."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the contrast."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains the common model on its own data, close to the features of the "
+            "common model and far from those that it had itself; after each session all take the "
+            "mean of what they have, summed over a ring."
+        )
+
+    @property
+    def compared(self) -> dict[str, list[str]]:
+        """The deep map, if the contrast has a weight."""
+        return {"deep": ["algorithm.weight"]} if self.weight else {}
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """What says how the contrast is, where there is none."""
+        if self.rounds == 1:
+            why = "there is something to contrast with from the second round on"
+            return {"weight": why, "temperature": why}
+        return {} if self.weight else {"temperature": "weight is 0"}
+
+
+class Scaffold(AveragingKeys):
+    """SCAFFOLD (Karimireddy et al. 2020): FedAvg whose gradients are corrected for every hospital's
+    drift.
+    """
+
+    base_sessions: ClassVar[bool] = True
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains the common model on its own data, its gradients corrected by "
+            "how they differ from everybody's; after each session all take the mean of models and "
+            "of gradients, summed over a ring."
+        )

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from loops import EPOCHS, Loops, agree, final, kl, saved, text, train_together, warmed_up
+from loops import EPOCHS, Loops, agree, final, kl, same, saved, text, train_together, warmed_up
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning.data import class_weights
+from fedskd_sim.learning.data import Samples, class_weights
+from fedskd_sim.learning.sessions.steps import Moment, TrainingStep
+from fedskd_sim.methods.scaffold import ControlTeaching
 from fedskd_sim.records.files import read_records
 
 COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
@@ -163,6 +166,177 @@ def test_ditto_equals_personal_models_beside_fedavg(
     assert spent == 2 * EPOCHS * 36 * (1 if tunes else 2)
 
 
+def averaged(
+    loops: Loops, rounds: int, trained: Callable[[str, int, nn.Module], None],
+    shared: Callable[[str], bool] = lambda _: True,
+) -> dict[str, nn.Module]:  # fmt: skip
+    """Average what is shared of one model in a loop with a server."""
+    own = {name: loops.first(name, loops.seed("initial weights")) for name in "abc"}
+    for round_ in range(1, rounds + 1):
+        for name in "abc":
+            trained(name, round_, own[name])
+        common = mean(loops, {name: saved(model) for name, model in own.items()})
+        for model in own.values():
+            part = {key: value for key, value in common.items() if shared(key)}
+            kept = {key: value for key, value in saved(model).items() if key not in part or
+                    not value.is_floating_point()}  # fmt: skip
+            model.load_state_dict({**part, **kept})
+    return own
+
+
+OF = {
+    "body": lambda name: not name.startswith("head."),
+    "head": lambda name: name.startswith("head."),
+    "all-but-norm": lambda name: name not in NORMS,
+}
+NORMS = {
+    f"{layer}.{name}"
+    for layer in ("stem.1", "middle.1", "last.1")
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+}
+
+
+@pytest.mark.parametrize(("shared", "alternate"), [(one, one == "body") for one in OF])
+def test_a_part_is_averaged_and_the_rest_stays(
+    shared: str, *, alternate: bool, begun: Callable, run: Callable
+) -> None:
+    """Models end as in a loop where a server averages the tensors of that part; by turns, the first
+    half of the steps trains the others alone. What travels is no more than the part.
+    """
+    keys = f"shared: {shared}, alternate: {str(alternate).lower()}"
+    path, loops = begun(f"{{name: partial, rounds: 2, {keys}, {COMMON}}}")
+
+    def trained(name: str, round_: int, model: nn.Module) -> None:
+        session = loops.seed("session", name, round_)
+        if not alternate:
+            loops.train(model, name, session, EPOCHS)
+            return
+        steps, seen = len(loops.steps(name, session, EPOCHS)), count()
+
+        def turn(*_: object) -> None:
+            second = 2 * next(seen) >= steps
+            for key, parameter in model.named_parameters():
+                parameter.requires_grad_(OF[shared](key) == second)
+
+        def loss(outputs: list, labels: Any) -> Any:
+            return weighted(loops, name)(outputs[0][0], labels)
+
+        hook = model.register_forward_pre_hook(turn)
+        train_together(loops, [model], name, session, loss)
+        hook.remove()
+        model.requires_grad_(True)
+
+    own = averaged(loops, 2, trained, OF[shared])
+    folder = run(path)
+    assert agree(final(folder), own)
+    sent = [record.bytes for record in read_records(folder) if record.kind in ("reduce", "gather")]
+    numbers = sum(
+        value.numel() for key, value in saved(own["a"]).items()
+        if OF[shared](key) and value.is_floating_point()
+    )  # fmt: skip
+    assert sum(size - 8 for size in sent) == 2 * 4 * numbers * 4
+
+
+def test_moon_equals_fedavg_with_a_contrast(begun: Callable, run: Callable) -> None:
+    """Models end as in a loop in which the loss of the second round has the paper's contrast, and
+    the two frozen models are counted as asked.
+    """
+    path, loops = begun(f"{{name: moon, rounds: 2, weight: 3.0, temperature: 0.2, {COMMON}}}")
+    previous: dict[str, nn.Module] = {}
+
+    def features(model: nn.Module, images: Any) -> Any:
+        return model(images)[1].deep.mean((2, 3))
+
+    def trained(name: str, round_: int, model: nn.Module) -> None:
+        session = loops.seed("session", name, round_)
+        common, steps = loops.copied(name, saved(model)).eval(), iter(
+            loops.steps(name, session, EPOCHS)
+        )  # fmt: skip
+
+        def loss(outputs: list, labels: Any) -> Any:
+            plain, (images, _) = weighted(loops, name)(outputs[0][0], labels), next(steps)
+            if name not in previous:
+                return plain
+            z = outputs[0][1].deep.mean((2, 3))
+            with torch.no_grad():
+                there, before = features(common, images), features(previous[name], images)
+            near, far = (
+                (torch.nn.functional.cosine_similarity(z, one) / 0.2).exp()
+                for one in (there, before)
+            )
+            return plain - 3.0 * (near / (near + far)).log().mean()
+
+        train_together(loops, [model], name, session, loss)
+        previous[name] = loops.copied(name, saved(model)).eval()
+
+    own = averaged(loops, 2, trained)
+    folder = run(path)
+    assert agree(final(folder), own)
+    asked = {
+        one.round: one.measures["forwards"].mean
+        for one in read_records(folder)
+        if one.host == "a" and "forwards" in one.measures
+    }
+    assert asked == {2: 2 * EPOCHS * 36}
+
+
+def test_scaffold_equals_fedavg_with_corrected_gradients(begun: Callable, run: Callable) -> None:
+    """Models end as in a loop whose gradients have the controls of the round before; a control is
+    over all steps of a session, and not over those of one epoch.
+    """
+    path, loops = begun(f"{{name: scaffold, rounds: 3, {COMMON}}}")
+    controls: dict[int, dict[str, list]] = {0: {}}
+    sizes = {name: len(loops.data[name].train.labels) for name in "abc"}
+
+    def trained(name: str, round_: int, model: nn.Module) -> None:
+        parts, before = [*model.parameters()], controls[round_ - 1]
+        fixed = [torch.zeros_like(one) for one in parts]
+        if before:
+            common = [
+                sum(before[n][i] * sizes[n] for n in "abc") / sum(sizes.values())
+                for i in range(len(parts))
+            ]
+            fixed = [c - own for c, own in zip(common, before[name], strict=True)]
+        found: list[list] = []
+
+        def loss(outputs: list, labels: Any) -> Any:
+            plain = weighted(loops, name)(outputs[0][0], labels)
+            found.append([*torch.autograd.grad(plain, parts, retain_graph=True)])
+            pairs = zip(parts, fixed, strict=True)
+            return plain + sum((one * other).sum() for one, other in pairs)
+
+        train_together(loops, [model], name, loops.seed("session", name, round_), loss)
+        own = [sum(each) / len(found) for each in zip(*found, strict=True)]
+        controls.setdefault(round_, {})[name] = own
+
+    folder = run(path)
+    assert agree(final(folder), averaged(loops, 3, trained))
+    plain = run(begun(f"{{name: fedavg, rounds: 3, {COMMON}}}")[0])
+    assert not same(final(folder)["a"], final(plain)["a"])
+
+
+def test_the_control_is_that_of_the_papers_second_option() -> None:
+    """With gradient descent of one rate the mean gradient is c_k - c + (x - y) / (T r), T being
+    the steps of all epochs.
+    """
+    torch.manual_seed(1)
+    model, rate, steps = nn.Linear(5, 3), 0.1, 7
+    correction = torch.randn(18)
+    start = torch.cat([one.detach().reshape(-1) for one in model.parameters()])
+    optimiser = torch.optim.SGD(model.parameters(), rate)
+    teaching = ControlTeaching(torch.zeros(19), correction)
+    for _ in range(steps):
+        images, labels = torch.randn(4, 5), torch.randint(3, (4,))
+        optimiser.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        step = TrainingStep(Samples(images, labels), {}, Moment(0, 1, {}), models={"": model})
+        teaching.before_step(step, "")
+        optimiser.step()
+    end = torch.cat([one.detach().reshape(-1) for one in model.parameters()])
+    wanted = -correction + (start - end) / (steps * rate)
+    assert torch.allclose(teaching.gathered[:-1] / teaching.gathered[-1], wanted, atol=1e-5)
+
+
 LEARNS = """
 name: easy
 data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 2}
@@ -174,7 +348,7 @@ training: {warmup_epochs: 2, epochs: 3, batch_size: 12, optimiser: {learning_rat
 """
 
 
-@pytest.mark.parametrize("name", ["fd", "def-kt", "ditto"])
+@pytest.mark.parametrize("name", ["fd", "def-kt", "ditto", "partial", "moon", "scaffold"])
 def test_models_learn(name: str, scenario_file: Callable, run: Callable) -> None:
     """What is tested at home ranks the patients there better than chance does."""
     tested = read_records(run(scenario_file(LEARNS.replace("NAME", name))))

@@ -95,6 +95,9 @@ RUNS = {
     "def-kt": ("name: def-kt, rounds: 2", "", ""),
     "ditto": (f"name: ditto, rounds: 2, {COMMON}", "model: averaged, ensemble: true", ""),
     "tuned": (f"name: ditto, rounds: 2, begins: common, strength: 0, {COMMON}", "", ""),
+    "fedrep": (f"name: partial, rounds: 2, alternate: true, {COMMON}", "", ""),
+    "moon": (f"name: moon, rounds: 2, {COMMON}", "", ""),
+    "scaffold": (f"name: scaffold, rounds: 2, {COMMON}", "", ""),
     "local": ("name: local, rounds: 2", "model: averaged, ensemble: true", ""),
     "pooled": ("name: pooled, rounds: 2", "", ""),
     "placebo": ("name: placebo, rounds: 2", "", ""),
@@ -296,7 +299,8 @@ FORGOTTEN = {
     "home": "local", "general": "two_track", "departed": "two_track", "unspent": "own_start",
     "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
     "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
-    "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto",
+    "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto", "previous": "moon",
+    "control": "scaffold", "mean_control": "scaffold", "gathered": "scaffold",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""
 FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": [], "kept": {}}

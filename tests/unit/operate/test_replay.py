@@ -57,6 +57,9 @@ METHODS = {
     "fd": ("{name: fd, rounds: 2}", KEPT),
     "def-kt": ("{name: def-kt, rounds: 2}", KEPT),
     "ditto": ("{name: ditto, rounds: 2}", KEPT),
+    "fedrep": ("{name: partial, rounds: 2, alternate: true}", KEPT),
+    "moon": ("{name: moon, rounds: 2}", KEPT),
+    "scaffold": ("{name: scaffold, rounds: 2}", KEPT),
 }
 OWN = """
 from fedskd_sim import loss
@@ -81,7 +84,8 @@ def carried_out(home: Path, text: str, code: str = "") -> Path:
 
 
 def text(algorithm: str = "{name: fedskd, rounds: 2}", more: str = KEPT) -> str:
-    alike = any(name in algorithm for name in ("fedavg", "fedprox", "ditto"))
+    averaging = "fedavg", "fedprox", "ditto", "partial", "moon", "scaffold"
+    alike = any(name in algorithm for name in averaging)
     first = "cnn-plain" if alike else "cnn-depthwise"
     return TEXT.format(algorithm=algorithm, more=more, first=first)
 
