@@ -90,9 +90,9 @@ class Due:
         """Return the record whose digest is that of the own model as it sets out in a round; None
         where no record tells.
 
-        A share of a sum, a model whose averaged weights go along, and a traveller that is kept
-        apart from the home model have no such record, nor has the home model once it was trained
-        beside a visitor.
+        A share of a sum, a model whose averaged weights go along, a traveller that is kept apart
+        from the home model and a personal model have no such record, nor has the home model once
+        it was trained beside a visitor.
         """
         before = self.program.at(self.departures[round_] - 1)
         last = round_ == self.topology.evaluation_round
@@ -100,6 +100,8 @@ class Due:
         if prediction.keeps_averaged or (
             last and (prediction.ensemble or prediction.model != "reconciled")
         ):
+            return None
+        if last and algorithm.personal:
             return None
         if self.topology.pattern == "all_reduce":
             alone = Mark(round_ - 1, 0, "alone", self.host, self.host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import cos, pi
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -276,3 +277,41 @@ class Scaffold(AveragingKeys):
             "how they differ from everybody's; after each session all take the mean of models and "
             "of gradients, summed over a ring."
         )
+
+
+class DFML(CirculationKeys):
+    """DFML (Khalil et al. 2024): visitor and resident learn from each other, more and less by turns
+    from round to round, and both go on.
+    """
+
+    personal: ClassVar[bool] = True
+    peak: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """The highest weight of the Kullback-Leibler divergences; that of the labels is what is left to
+    1. In the first round of a cycle it is 0."""
+    cycle: Annotated[int, Field(ge=2, le=1000)] = 2
+    """Rounds after which the weights are the same again. What is tested is the model after the last
+    round of the highest weight, or after the last of all where there was none."""
+    schedule: Schedule = Schedule(mode="sequential", order="shuffled", visits=1)
+    """See fedskd. As it is, every model in its turn visits one other hospital, which is drawn."""
+
+    def weight_in(self, round_: int) -> float:
+        """Return the weight of the divergences in a round, counted from 1."""
+        return self.peak / 2 * (1 - cos(2 * pi * (round_ - 1) / self.cycle))
+
+    def is_peak(self, round_: int) -> bool:
+        """Whether the weight is highest in a round."""
+        return round_ > 0 and (round_ - 1) % self.cycle == self.cycle // 2
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "A model travels; at every stop visitor and resident train on the host's data and "
+            "teach each other by their predictions, in some rounds more than in others. Both go on."
+        )
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Both keys, where there is one round only."""
+        why = "in the first round of a cycle nobody teaches"
+        return {"peak": why, "cycle": why} if self.rounds == 1 else {}

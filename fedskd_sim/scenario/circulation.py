@@ -110,7 +110,8 @@ class AlgorithmKeys(Part):
     averages: ClassVar[bool] = False
     """All hospitals train one model, of one architecture."""
     personal: ClassVar[bool] = False
-    """Hospitals that train one architecture still end with models of their own."""
+    """What is tested is a model of the hospital's own, and not what all have in common or what its
+    last record tells of."""
     keeps_models: ClassVar[bool] = False
     """Sums travel, and own models set out for the evaluation as their last session has left them,
     which the proof then compares."""

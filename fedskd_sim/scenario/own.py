@@ -164,7 +164,7 @@ class OwnAlgorithm(Part):
 
     @property
     def personal(self) -> bool:
-        """Return whether hospitals end with models of their own all the same."""
+        """Return whether what is tested is a model of the hospital's own."""
         return self.facts.personal
 
     @property

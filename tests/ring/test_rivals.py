@@ -127,6 +127,41 @@ def test_def_kt_equals_two_models_that_teach_each_other(begun: Callable, run: Ca
     assert not any(one.samples for one in read_records(folder) if one.kind == "homecoming")
 
 
+def test_dfml_equals_meetings_one_after_the_other(begun: Callable, run: Callable) -> None:
+    """What is tested ends as in a loop of meetings in which each model learns labels and the
+    other's predictions by turns, as it was when the latter had most weight.
+    """
+    keys = "peak: 0.6, cycle: 2, schedule: {mode: sequential, visits: 1}"
+    path, loops = begun(f"{{name: dfml, rounds: 3, {keys}}}")
+    own = warmed_up(loops)
+    for round_, share in ((1, 0.0), (2, 0.6)):
+        for visitor, host in ("ab", "bc", "ca") if round_ == 1 else ("ac", "ba", "cb"):
+            labels = loops.data[host].train.labels
+            chances = torch.tensor([float((labels == one).float().mean()) for one in range(3)])
+
+            def loss(outputs: list, labels: Any, host: str = host, share: float = share,
+                     chances: Any = chances) -> Any:  # fmt: skip
+                (p, _), (q, _) = outputs
+                weights = class_weights(loops.data[host].train.labels, 3, "sqrt_inverse")[labels]
+
+                def supervised(z: Any) -> Any:
+                    whole = (chances * z.exp()).sum(1)
+                    right = chances[labels] * z.gather(1, labels[:, None])[:, 0].exp()
+                    return (-(right / whole).log() * weights).sum() / weights.sum()
+
+                plain = (1 - share) * (supervised(p) + supervised(q))
+                return plain + share * (kl(q, p) + kl(p, q))
+
+            seed = loops.seed("session", host, visitor, round_, 1)
+            train_together(loops, [own[visitor], own[host]], host, seed, loss)
+    folder = run(path)
+    assert agree(final(folder), own)
+    spent = [one for one in read_records(folder) if one.kind == "visit" and one.round == 1]
+    assert sum(one.samples for one in spent) == 2 * EPOCHS * sum(
+        len(one.train.labels) for one in loops.data.values()
+    )
+
+
 @pytest.mark.parametrize(("begins", "strength"), [("own", 0.3), ("common", 0.3), ("common", 0.0)])
 def test_ditto_equals_personal_models_beside_fedavg(
     begins: str, strength: float, begun: Callable, run: Callable
@@ -348,7 +383,7 @@ training: {warmup_epochs: 2, epochs: 3, batch_size: 12, optimiser: {learning_rat
 """
 
 
-@pytest.mark.parametrize("name", ["fd", "def-kt", "ditto", "partial", "moon", "scaffold"])
+@pytest.mark.parametrize("name", ["fd", "def-kt", "dfml", "ditto", "partial", "moon", "scaffold"])
 def test_models_learn(name: str, scenario_file: Callable, run: Callable) -> None:
     """What is tested at home ranks the patients there better than chance does."""
     tested = read_records(run(scenario_file(LEARNS.replace("NAME", name))))

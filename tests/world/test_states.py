@@ -93,6 +93,7 @@ RUNS = {
     "fedproto": ("name: fedproto, rounds: 3, features: 4", "", ""),
     "fd": ("name: fd, rounds: 3", "", ""),
     "def-kt": ("name: def-kt, rounds: 2", "", ""),
+    "dfml": ("name: dfml, rounds: 3", "", ""),
     "ditto": (f"name: ditto, rounds: 2, {COMMON}", "model: averaged, ensemble: true", ""),
     "tuned": (f"name: ditto, rounds: 2, begins: common, strength: 0, {COMMON}", "", ""),
     "fedrep": (f"name: partial, rounds: 2, alternate: true, {COMMON}", "", ""),
@@ -300,6 +301,7 @@ FORGOTTEN = {
     "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
     "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
     "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto", "previous": "moon",
+    "peak": "dfml", "peaked": "dfml",
     "control": "scaffold", "mean_control": "scaffold", "gathered": "scaffold",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""

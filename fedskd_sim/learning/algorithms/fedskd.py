@@ -80,7 +80,7 @@ class CirculatingLearner(Keeping):
         """
         returns = round_ <= self._config.rounds
         apart = self._general if returns or self._config.reconcile == "two_track" else None
-        leaving = snapshot(self.home) if apart is None else apart
+        leaving = snapshot(self.home if returns else self.tested) if apart is None else apart
         self._departed = leaving if returns and self.site.scenario.instruments.changes else None
         return leaving
 
@@ -182,11 +182,18 @@ class CirculatingLearner(Keeping):
             **instruments.probe(self.site, leaving, LEAVING),
         }
 
+    @property
+    def tested(self) -> nn.Module:
+        """The model that is tested at home, sets out for the evaluation and is left in the end: the
+        resident.
+        """
+        return self.home
+
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
         """Measure a model, or the own home model, on the host's test data."""
         self.site.settle()
         return self.site.test(
-            model, self.home if arriving is None else self.site.receive(model, arriving)
+            model, self.tested if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
@@ -196,7 +203,7 @@ class CirculatingLearner(Keeping):
         """Return the final home model, and the traveller that is kept apart from it as
         ``traveller``.
         """
-        home = {"": export(self.home)}
+        home = {"": export(self.tested)}
         return home if self._general is None else {**home, "traveller": self._general}
 
     def state(self) -> LearnerState:

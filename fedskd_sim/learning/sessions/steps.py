@@ -167,6 +167,14 @@ class Correcting(Protocol):
 
 
 @runtime_checkable
+class Supervising(Protocol):
+    """A teaching, or a loss, with a loss of its own in the place of the cross-entropy."""
+
+    def supervised(self, step: TrainingStep, role: str) -> Tensor:
+        """Return what stands in the place of the cross-entropy of a model that trains, a scalar."""
+
+
+@runtime_checkable
 class Recordable(Protocol):
     """A teaching whose steps can be recorded: it tells what memory they read besides the batch."""
 
@@ -221,7 +229,8 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     known = given.models, given.class_weights, given.task
     step = TrainingStep(batch, outputs, moment, precision, *known)
     trained = step.trained
-    losses = {name: _scalar(own, "supervised", own.supervised(step, name)) for name in trained}
+    judge = given.loss or (given.teaching if isinstance(given.teaching, Supervising) else own)
+    losses = {name: _scalar(judge, "supervised", judge.supervised(step, name)) for name in trained}
     added = _taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
     loss = _sum(list(losses.values()))
     loss = loss if added.total is None else loss + added.total
@@ -262,7 +271,7 @@ def _prepared(loss: Loss, given: object) -> Samples:
     return given
 
 
-def _scalar(loss: Loss, hook: str, value: object) -> Tensor:
+def _scalar(loss: object, hook: str, value: object) -> Tensor:
     """Check that a loss is a scalar tensor; raises TypeError."""
     if isinstance(value, Tensor) and not value.ndim:
         return value

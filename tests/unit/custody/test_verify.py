@@ -68,6 +68,7 @@ RUNS = {
     "fedproto": ("{name: fedproto, rounds: 2}", "{}", ""),
     "fd": ("{name: fd, rounds: 2}", "{}", ""),
     "def-kt": ("{name: def-kt, rounds: 2}", "{}", HELD_OUT),
+    "dfml": ("{name: dfml, rounds: 3}", "{}", HELD_OUT),
     "ditto": (f"{{name: ditto, rounds: 2, {COMMON}}}", "{}", ""),
     "partial": (f"{{name: partial, rounds: 2, shared: head, {COMMON}}}", "{}", ""),
     "moon": (f"{{name: moon, rounds: 2, {COMMON}}}", "{}", ""),

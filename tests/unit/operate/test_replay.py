@@ -56,6 +56,7 @@ METHODS = {
     "fedproto": ("{name: fedproto, rounds: 2}", KEPT),
     "fd": ("{name: fd, rounds: 2}", KEPT),
     "def-kt": ("{name: def-kt, rounds: 2}", KEPT),
+    "dfml": ("{name: dfml, rounds: 3}", KEPT),
     "ditto": ("{name: ditto, rounds: 2}", KEPT),
     "fedrep": ("{name: partial, rounds: 2, alternate: true}", KEPT),
     "moon": ("{name: moon, rounds: 2}", KEPT),

@@ -51,6 +51,7 @@ HOW = {  # what must be said of each algorithm, and what must not
     "fedproto": ("mean features of every class.*stay at home", "travels|teach"),
     "fd": ("others' models say of every class.*stay at home", "travels|teach"),
     "def-kt": ("travels.*teach each other by their predictions.*forgotten", "similarities|alone"),
+    "dfml": ("travels.*teach each other.*in some rounds more.*Both go on", "similarities|alone"),
     "ditto": ("common model.*mean.*ring.*personal model.*close.*at home", "travels|teach"),
     "partial": ("one architecture.*mean of a part.*all but the head.*ring", "travels|teach"),
     "moon": ("close to the features of the common.*far from.*mean.*ring", "travels|teach"),
