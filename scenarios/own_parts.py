@@ -90,7 +90,7 @@ class DefKT(CirculatingLearner):
 
     def exchange(self, step):
         """Return both divergences."""
-        visitor, resident = step.outputs[""], step.outputs["resident_"]
+        visitor, resident = step.outputs["visitor"], step.outputs["resident"]
         heat = self.config.temperature
         soft = [one._replace(logits=one.logits / heat) for one in (visitor, resident)]
         there, back = divergence(soft[1], soft[0]), divergence(soft[0], soft[1])

@@ -311,17 +311,19 @@ class Site:
             arriving: the weights of the first model, if they are at hand; a copy of them is saved.
 
         """
-        model = models.by_role[""]
-        before = {"": arriving or snapshot(model)}
-        before |= {
-            name: snapshot(other) for name, other in models.by_role.items() if name and models.every
+        main, model = models.main, models.by_role[models.main]
+        before = {
+            name: snapshot(other)
+            for name, other in models.by_role.items()
+            if name != main and models.every
         }
+        before[main] = arriving or snapshot(model)
         try:
             sums = train(models, job, teaching, self.recordings.begin)
         except NonFinite as problem:
             for name, weights in before.items():
                 install(models.by_role[name], weights)
-            return Session(before[""], "rolled_back", str(problem))
+            return Session(before[main], "rolled_back", str(problem))
         work = {"forwards": Measure(float(sums.forwards), 1.0)} if sums.forwards else {}
         return Session(
             export(model),

@@ -14,7 +14,7 @@ from fedskd_sim import CirculatingLearner, Session, Stop, snapshot
 from fedskd_sim.methods.fml import MutualTeaching
 from fedskd_sim.methods.keys import DefKT
 
-RESIDENT = "resident_"
+RESIDENT = "resident"
 
 
 class TransferLearner(CirculatingLearner):

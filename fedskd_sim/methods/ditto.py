@@ -21,7 +21,7 @@ from fedskd_sim import AveragingLearner, Kept, Session, Total, install, snapshot
 from fedskd_sim.methods.fedprox import ProximalTeaching
 from fedskd_sim.methods.keys import Ditto
 
-PERSONAL = "personal_"
+PERSONAL = "personal"
 
 
 class PersonalLearner(AveragingLearner):

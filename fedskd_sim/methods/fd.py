@@ -79,7 +79,7 @@ class ClassMeansTeaching:
         """Compute the mean distance over the batch's samples whose class others know."""
         wanted = self.others[step.batch.labels]
         known = wanted.isfinite().all(dim=1)[:, None]
-        logits = step.outputs[""].logits
+        logits = step.outputs[step.main].logits
         if self.config.shares == "logits":
             gaps = torch.where(known, logits - wanted, 0.0).square().mean(dim=1)
         else:

@@ -82,7 +82,7 @@ class PrototypeTeaching:
         """Compute the mean squared distance over the batch's samples that have a prototype."""
         wanted = self.prototypes[step.batch.labels]
         known = wanted.isfinite().all(dim=1)
-        found = channel_means(step.outputs[""].taps.deep, self.config.features)
+        found = channel_means(step.outputs[step.main].taps.deep, self.config.features)
         gap = torch.where(known[:, None], found - wanted, 0.0).square()
         value = gap.sum() / (known.sum() * self.config.features).clamp(min=1)
         return AddedLoss(self.config.weight * value, {"prototype": value.detach()})

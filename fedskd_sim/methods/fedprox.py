@@ -45,9 +45,11 @@ class ProximalTeaching:
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Return mu/2 times the squared distance of the parameters from where the session began."""
-        pairs = zip(step.models[self.role].parameters(), self.anchors, strict=True)
+        role = self.role or step.main
+        pairs = zip(step.models[role].parameters(), self.anchors, strict=True)
         value = torch.stack([(now - before).square().sum() for now, before in pairs]).sum()
-        return AddedLoss(self.mu / 2 * value, {f"{self.role}proximal": value.detach()})
+        name = f"{step.prefix(role)}proximal"
+        return AddedLoss(self.mu / 2 * value, {name: value.detach()})
 
     def kind(self, moment: object) -> None:
         """Give None: every step runs the same operations, so that one recording serves all."""

@@ -34,7 +34,7 @@ from fedskd_sim import (
 )
 from fedskd_sim.methods.keys import FML
 
-COMMON = "common_"
+COMMON = "common"
 
 
 class CommonModelLearner(AllReduceLearner):
@@ -92,11 +92,11 @@ class MutualTeaching:
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute both divergences of a step."""
-        own, other = step.outputs[""], step.outputs[self.role]
+        own, other = step.outputs[step.main], step.outputs[self.role]
         from_other, from_own = divergence(other, own), divergence(own, other)
         parts: dict[str, Tensor] = {
             "mutual_kl": from_other.detach(),
-            f"{self.role}mutual_kl": from_own.detach(),
+            f"{step.prefix(self.role)}mutual_kl": from_own.detach(),
         }
         return AddedLoss(self.weight * (from_other + from_own), parts)
 

@@ -60,7 +60,7 @@ class ContrastTeaching:
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute the contrast, the mean over the batch."""
-        own = _features(step.outputs[""])
+        own = _features(step.outputs[step.main])
         to_common, to_previous = (
             cosine_similarity(own, _features(step.ask(model)))
             for model in (self.common, self.previous)

@@ -86,14 +86,14 @@ class Bench:
         """Train for a session of all batches, and give the digest of what came of the visitor."""
         shape = ImageShape(3, self.case.size, CLASSES)
         models = {}
-        for role, name in (("", self.case.visitor), ("resident_", self.case.resident)):
+        for role, name in (("visitor", self.case.visitor), ("resident", self.case.resident)):
             architecture = Architecture(name=name)
             model = build(architecture, shape, seed).to(self.device)
             models[role] = self.recordings.know(model, architecture)
             self.compiled.know(model, architecture)
         first = way == "traveller first"
         similarity = SimilarityLoss.of(OFF if way == "off" else Similarity(), (self.case.grid,) * 2)
-        past = deepcopy(models[""]).eval() if first else None
+        past = deepcopy(models["visitor"]).eval() if first else None
         exchange = Exchange(similarity, 0.0, 0.0, past, None, 1.0 if first else 0.0)
         budget = len(self.samples.labels) * (1 if first else 2)
         weights = torch.ones(CLASSES, device=self.device)
@@ -105,7 +105,7 @@ class Bench:
             raise RuntimeError(sums.remark)
         self._wait()
         self.milliseconds = (time.perf_counter() - self.began) * 1000 / BATCHES
-        return digest(snapshot(models[""]))
+        return digest(snapshot(models["visitor"]))
 
     def busy(self, way: str, begin: Begin) -> float:
         """Give the share of a session's time in which the device computes, in percent."""

@@ -105,7 +105,7 @@ def step() -> Table:
     arithmetic; ms per step of 8 images.
     """
     samples = Samples(torch.randn(16, 3, 224, 224).to(DEVICE), (torch.arange(16) % 2).to(DEVICE))
-    names = {"": "resnet18", "resident_": "mobilenet-v3-small"}
+    names = {"visitor": "resnet18", "resident": "mobilenet-v3-small"}
     plain, fast = (
         {
             prefix: build(Architecture(name=name), ImageShape(3, 224, 2), 1).to(DEVICE)

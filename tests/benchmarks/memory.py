@@ -143,7 +143,7 @@ def kept_by_autograd(scenario: Scenario, names: tuple[str, str]) -> float:
     shape = image_shape(scenario, names[0], None)
     models = {
         prefix: build(scenario.hospital(name).architecture, shape, 1)
-        for prefix, name in zip(("", "resident_"), names, strict=True)
+        for prefix, name in zip(("visitor", "resident"), names, strict=True)
     }
     own = {
         tensor.untyped_storage().data_ptr()

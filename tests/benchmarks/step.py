@@ -46,7 +46,7 @@ def pair(scenario: Scenario, names: tuple[str, str], shape: ImageShape) -> dict[
             similarity = Similarity(**weights)
             models = {
                 prefix: build(scenario.hospital(name).architecture, shape, 1)
-                for prefix, name in zip(("", "resident_"), names, strict=True)
+                for prefix, name in zip(("visitor", "resident"), names, strict=True)
             }
             job = TrainingJob(
                 samples, torch.ones(shape.classes), scenario.training, 2 * len(samples.labels), 0

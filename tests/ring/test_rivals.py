@@ -365,7 +365,9 @@ def test_the_control_is_that_of_the_papers_second_option() -> None:
         images, labels = torch.randn(4, 5), torch.randint(3, (4,))
         optimiser.zero_grad()
         cross_entropy(model(images), labels).backward()
-        step = TrainingStep(Samples(images, labels), {}, Moment(0, 1, {}), models={"": model})
+        step = TrainingStep(
+            Samples(images, labels), {}, Moment(0, 1, {"own": True}), models={"own": model}
+        )
         teaching.before_step(step, "")
         optimiser.step()
     end = torch.cat([one.detach().reshape(-1) for one in model.parameters()])

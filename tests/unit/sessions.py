@@ -50,7 +50,7 @@ def make_job(
 
 def make_pair(seed: int, device: str) -> dict[str, nn.Module]:
     """Build a visitor and a resident."""
-    models = {"": build(VISITOR, SHAPE, seed), "resident_": build(RESIDENT, SHAPE, seed + 1)}
+    models = {"visitor": build(VISITOR, SHAPE, seed), "resident": build(RESIDENT, SHAPE, seed + 1)}
     return {role: model.to(device) for role, model in models.items()}
 
 
@@ -63,39 +63,41 @@ def make_exchange(past: nn.Module) -> Exchange:
 def _visit(every: int) -> Case:
     def make(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching]:
         models = make_pair(seed, device)
-        return SessionModels(models, every, teaches=True), make_exchange(models[""])
+        return SessionModels(models, every, teaches=True), make_exchange(models["visitor"])
 
     return make
 
 
 def _mutual(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching]:
     models = make_pair(seed, device)
-    return SessionModels({"": models[""], COMMON: models["resident_"]}), MutualTeaching(0.5)
+    return SessionModels({"own": models["visitor"], COMMON: models["resident"]}), MutualTeaching(
+        0.5
+    )
 
 
 def _proximal(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching]:
     model = build(VISITOR, SHAPE, seed).to(device)
-    return SessionModels({"": model}), ProximalTeaching.of(0.1, model)
+    return SessionModels({"own": model}), ProximalTeaching.of(0.1, model)
 
 
 def _prototypes(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching]:
     known = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))
     known[1] = math.nan
     config = FedProto(name="fedproto", features=5)
-    models = SessionModels({"": build(VISITOR, SHAPE, seed).to(device)})
+    models = SessionModels({"own": build(VISITOR, SHAPE, seed).to(device)})
     return models, PrototypeTeaching(known.to(device), config)
 
 
 def _class_means(seed: int, device: str = "cpu") -> tuple[SessionModels, Teaching]:
     said = torch.rand(3, 3, generator=torch.Generator().manual_seed(seed))
     said[1] = math.nan
-    models = SessionModels({"": build(VISITOR, SHAPE, seed).to(device)})
+    models = SessionModels({"own": build(VISITOR, SHAPE, seed).to(device)})
     return models, ClassMeansTeaching(said.to(device), FD(name="fd"))
 
 
 def alone(seed: int, device: str = "cpu") -> tuple[SessionModels, None]:
     """Give a model that nobody teaches."""
-    return SessionModels({"": build(RESIDENT, SHAPE, seed).to(device)}), None
+    return SessionModels({"own": build(RESIDENT, SHAPE, seed).to(device)}), None
 
 
 CASES: dict[str, Case] = {

@@ -67,7 +67,7 @@ class CirculatingLearner(Keeping):
         job = self.site.plan_job(
             self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
         )
-        session = self.site.session(SessionModels({"": self.home}), job)
+        session = self.site.session(SessionModels({"own": self.home}), job)
         self._drift = self._probe_leaving()
         return self.site.note_remarks(session)
 
@@ -97,7 +97,7 @@ class CirculatingLearner(Keeping):
         )
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
         models = SessionModels(
-            {"": self._visitor, "resident_": self.home}, self._config.resident_every, teaches
+            {"visitor": self._visitor, "resident": self.home}, self._config.resident_every, teaches
         )
         session = self.site.session(models, job, self.teaching(stop, self._arrived), self._arrived)
         if session.outcome == "trained":

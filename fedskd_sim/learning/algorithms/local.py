@@ -44,13 +44,13 @@ class LocalLearner(Keeping):
         job = self.site.plan_job(
             self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
         )
-        return self.site.note_remarks(self.site.session(SessionModels({"": self.model}), job))
+        return self.site.note_remarks(self.site.session(SessionModels({"own": self.model}), job))
 
     def alone(self, round_: int) -> Session | None:
         """Train for a session."""
         self.site.settle()
         before = snapshot(self.model)
-        models = SessionModels({"": self.model, **self.companions()})
+        models = SessionModels({"own": self.model, **self.companions()})
         work = self.site.passes(self.site.training.epochs * len(models.by_role))
         job = self.site.plan_job(work, self.session_seed(round_))
         session = self.site.session(models, job, self.teaching(round_))
@@ -58,8 +58,8 @@ class LocalLearner(Keeping):
         return session
 
     def companions(self) -> Mapping[str, nn.Module]:
-        """Return the models that train beside the own one in every session, by role: a prefix of
-        what records call their measures, such as ``common_``.
+        """Return the models that train beside the own one in every session, by role, such as
+        ``common``, with which records begin the names of their measures.
         """
         return {}
 

@@ -59,8 +59,10 @@ class TrainingJob(NamedTuple):
 
 
 class SessionModels(NamedTuple):
-    """Who is in a session, by the prefix of their measurements: '' is the visitor, or the only
-    model; 'resident_' the resident.
+    """Who is in a session, by role, such as ``visitor`` and ``resident``.
+
+    The first is the visitor, or the model that trains alone: records tell of it without a prefix,
+    and of any other with its role before the measure, as ``resident_loss``.
     """
 
     by_role: Mapping[str, nn.Module]
@@ -69,17 +71,26 @@ class SessionModels(NamedTuple):
     teaches: bool = False
     """The resident is asked in the steps in which it does not train."""
 
+    @property
+    def main(self) -> str:
+        """The role of the first."""
+        return next(iter(self.by_role))
+
     def at(self, step: int) -> dict[str, bool]:
         """Return who takes part in a step (counted from 0), and whether it trains."""
         trains = self.every > 0 and (step + 1) % self.every == 0
         return {
-            name: not name or trains for name in self.by_role if not name or trains or self.teaches
+            name: name == self.main or trains
+            for name in self.by_role
+            if name == self.main or trains or self.teaches
         }
 
     @property
     def learners(self) -> dict[str, nn.Module]:
         """Those who train in some step."""
-        return {name: model for name, model in self.by_role.items() if not name or self.every}
+        return {
+            name: model for name, model in self.by_role.items() if name == self.main or self.every
+        }
 
 
 @dataclass

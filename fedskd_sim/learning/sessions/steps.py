@@ -44,6 +44,14 @@ class Output(NamedTuple):
     taps: Taps
 
 
+class Outputs(dict[str, Output]):
+    """What the models of a step made of its batch, by role."""
+
+    def __missing__(self, role: str) -> Output:
+        """Raise KeyError with the roles that there are."""
+        raise KeyError(f"no model of this step is the {role!r}: its roles are {', '.join(self)}")
+
+
 class Moment(NamedTuple):
     """Which of a session's ``total`` steps is taken, counted from 0, and who takes part in it:
     roles, and whether each trains.
@@ -81,12 +89,25 @@ class TrainingStep(NamedTuple):
         """The roles of the models that train in this step."""
         return [role for role, trains in self.moment.roles.items() if trains]
 
+    @property
+    def main(self) -> str:
+        """The role of the first model: the visitor, or the one that trains alone."""
+        return next(iter(self.moment.roles))
+
+    def prefix(self, role: str) -> str:
+        """Return what stands before a model's measures in records: nothing for the first, and its
+        role for any other, such as ``resident_``.
+        """
+        return "" if role == self.main else f"{role}_"
+
     def logits(self, role: str = "") -> Tensor:
-        """Return the logits (B, classes) of a model: '' is the visitor, or the only model."""
-        return self.outputs[role].logits
+        """Return the logits (B, classes) of the model of a role, of the first without one."""
+        return self.outputs[role or self.main].logits
 
     def cross_entropy(self, role: str = "") -> Tensor:
-        """Return the cross-entropy of a model, as it is without a loss of the user's own."""
+        """Return the cross-entropy of the model of a role, of the first without one, as it is
+        without a loss of the user's own.
+        """
         return self.task.loss(self.logits(role), self.labels, self.class_weights)
 
     def ask(self, model: nn.Module) -> Output:
@@ -210,7 +231,9 @@ PLAIN = Loss()
 
 
 class Seen(NamedTuple):
-    """What a step saw: the names of what was taught, who trained, and all values in a row."""
+    """What a step saw: the names of what was taught, the prefixes of who trained, and all values in
+    a row.
+    """
 
     parts: tuple[str, ...]
     trained: tuple[str, ...]
@@ -222,10 +245,10 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     """Take one step: every model that trains is changed."""
     precision, own = given.training.precision, given.loss or PLAIN
     batch = _prepared(own, own.prepare(batch))
-    outputs = {
-        name: _output(given.models[name], batch.images, precision, trains=trains)
+    outputs = Outputs(
+        (name, _output(given.models[name], batch.images, precision, trains=trains))
         for name, trains in moment.roles.items()
-    }
+    )
     known = given.models, given.class_weights, given.task
     step = TrainingStep(batch, outputs, moment, precision, *known)
     trained = step.trained
@@ -246,7 +269,7 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     norms = [_descend(given.models[name], given.optimisers[name]) for name in trained]
     seen = [*added.parts.values(), *losses.values(), loss, *norms]
     values = torch.stack([value.detach() for value in seen])
-    return Seen(tuple(added.parts), tuple(trained), values)
+    return Seen(tuple(added.parts), tuple(map(step.prefix, trained)), values)
 
 
 def _correct(given: Setting, step: TrainingStep) -> None:
@@ -322,7 +345,11 @@ def _checked(given: Any, step: TrainingStep, what: str) -> AddedLoss:
         if not isinstance(value, Tensor) or value.ndim:
             found = f"a tensor {(*value.shape,)}" if isinstance(value, Tensor) else repr(value)
             raise TypeError(f"{what}: {name} of AddedLoss has to be a scalar tensor, not {found}")
-    taken = [name for name in given.parts if any(name == f"{role}loss" for role in step.outputs)]
+    taken = [
+        name
+        for name in given.parts
+        if any(name == f"{step.prefix(role)}loss" for role in step.outputs)
+    ]
     if taken:
         raise TypeError(f"{what}: {taken[0]!r} is what cross-entropy is called: rename that part")
     return given
@@ -440,7 +467,7 @@ class Exchange:
         return replace(self, past=deepcopy(self.past))
 
     def _exchange(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
-        visitor, resident = step.outputs[""], step.outputs.get("resident_")
+        visitor, resident = step.outputs[step.main], step.outputs.get("resident")
         if resident is None or not self.kind(step.moment):
             return []
         factor = step.rise(self.rise)
@@ -458,7 +485,7 @@ class Exchange:
     def _self_distilled(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
         if self.past is None:
             return []
-        visitor, past = step.outputs[""], step.ask(self.past)
+        visitor, past = step.outputs[step.main], step.ask(self.past)
         total = []
         if self.self_similarity is not None:
             found, levels = self.self_similarity(visitor.taps, past.taps)

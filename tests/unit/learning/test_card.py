@@ -59,7 +59,7 @@ def session(
 ) -> tuple[Tensor, RunningSums]:
     """Give all weights after a session in a row, in float64 on the CPU, and what it has seen."""
     model = build(NETWORK, ImageShape(3, 16, 3), 1).to(job.samples.labels.device)
-    models = SessionModels({"": recordings.know(model, NETWORK)})
+    models = SessionModels({"own": recordings.know(model, NETWORK)})
     sums = train(models, job, teaching, begin)  # type: ignore[arg-type]
     return torch.cat([one.detach().double().flatten().cpu() for one in model.parameters()]), sums
 
@@ -70,7 +70,7 @@ def test_a_graph_computes_what_launched_steps_compute() -> None:
     found = set()
     for begin in (LAUNCHED, recordings.begin) * 2:
         model = build(NETWORK, ImageShape(3, 16, 3), 1).cuda()
-        sums = train(SessionModels({"": recordings.know(model, NETWORK)}), job, None, begin)
+        sums = train(SessionModels({"own": recordings.know(model, NETWORK)}), job, None, begin)
         assert sums.remark == ""
         found.add((digest(snapshot(model)), str(sums.measures)))
     assert len(found) == 1
@@ -110,7 +110,7 @@ def test_what_graphs_keep_stays_within_the_limit_on_the_card() -> None:
         network = Architecture(name="vit-tiny", options={"width": 512, "depth": depth})
         for begin in (recordings.begin, LAUNCHED):
             model = recordings.know(build(network, ImageShape(3, 16, 3), 1).cuda(), network)
-            assert train(SessionModels({"": model}), job, None, begin).remark == ""
+            assert train(SessionModels({"own": model}), job, None, begin).remark == ""
             found.setdefault(depth, set()).add(digest(snapshot(model)))
         del model
         gc.collect()
@@ -143,7 +143,7 @@ def test_dropout_draws_in_a_graph_what_it_draws_when_launched() -> None:
     recordings, found = Recordings(CudaGraphs("cuda"), 2**33), set()
     for begin in (LAUNCHED, recordings.begin):
         model = recordings.know(build(network, shape, 1).cuda(), network)
-        sums = train(SessionModels({"": model}), job, None, begin)
+        sums = train(SessionModels({"own": model}), job, None, begin)
         assert sums.remark == ""
         found.add((digest(snapshot(model)), str(sums.measures)))
     assert len(found) == 1
@@ -205,7 +205,7 @@ def test_no_step_of_a_session_waits_for_the_card() -> None:
     job, recordings = make_job(), Recordings(CudaGraphs("cuda"), 2**33)
     session(job, recordings.begin, recordings)
     model = build(NETWORK, ImageShape(3, 16, 3), 1).cuda()
-    models = SessionModels({"": recordings.know(model, NETWORK)})
+    models = SessionModels({"own": recordings.know(model, NETWORK)})
     steps = recordings.begin(models, job, None)
     drawn = torch.Generator().manual_seed(0)
     with _unwaiting():
@@ -251,7 +251,7 @@ def test_networks_of_ones_own_give_the_bytes_of_launched_steps(kind: str, words:
         found = []
         for way in (begin, LAUNCHED):
             model = recordings.know(Own(kind).cuda(), Architecture(name="cnn-plain"))
-            sums = train(SessionModels({"": model}), job, None, way)
+            sums = train(SessionModels({"own": model}), job, None, way)
             assert sums.remark.startswith(words if way is begin else "")
             assert bool(sums.remark) == (bool(words) and way is begin)
             found.append((digest(snapshot(model)), str(sums.measures)))
@@ -266,7 +266,7 @@ class Reading:
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Add nothing, by a number that the host has seen."""
-        logits = step.outputs[""].logits
+        logits = step.logits()
         return AddedLoss(logits.sum() * (0.0 * float(logits.detach().sum())), {})
 
     def kind(self, moment: Moment) -> None:

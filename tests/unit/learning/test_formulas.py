@@ -102,7 +102,7 @@ def test_a_step_adds_what_the_manual_adds():
     terms = SimilarityLoss(batch=0.1, pixel=0.2, region=0.3, pixel_grid=(4, 4), region_grid=(2, 2))
     held = SimilarityLoss(batch=0.4, pixel=0.5, region=0.6, pixel_grid=(4, 4), region_grid=(2, 2))
     samples = Samples(torch.zeros(5, 1), torch.zeros(5).long())
-    outputs = {"": visitor, "resident_": resident}
+    outputs = {"visitor": visitor, "resident": resident}
     step = TrainingStep(samples, outputs, Moment(3, 20, dict.fromkeys(outputs, True)))
     found = Exchange(terms, 0.7, 0.3, past, held, 0.8)(step).total
     v, l, o = (  # noqa: E741 - as the manual has them

@@ -328,7 +328,7 @@ def test_a_session_finds_no_gradients_of_another_and_leaves_none() -> None:
     for parameter in models[0].parameters():
         parameter.grad = torch.ones_like(parameter)
     for model in models:
-        train(SessionModels({"": model}), job)
+        train(SessionModels({"own": model}), job)
     assert digest(export(models[0])) == digest(export(models[1]))
     assert all(parameter.grad is None for model in models for parameter in model.parameters())
 
@@ -402,7 +402,7 @@ def test_weights_are_the_same_object_until_somebody_writes_to_the_model() -> Non
     statistics_alone = lambda: statistics(torch.randn(2, statistics.num_features, 3, 3))  # noqa: E731 - one of several writers
     writers = [
         lambda: train(
-            SessionModels({"": model}),
+            SessionModels({"own": model}),
             TrainingJob(samples, torch.ones(3), Training(batch_size=6), 12, 1),
         ),
         lambda: (model.train(), statistics_alone()),

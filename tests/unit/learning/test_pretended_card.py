@@ -70,11 +70,11 @@ def test_weights_and_answers_come_to_the_host_at_once() -> None:
     """A model is waited for once for each type of its tensors, what is measured twice; bytes and
     numbers are the host's.
     """
-    model = sessions.alone(1)[0].by_role[""]
+    model = sessions.alone(1)[0].by_role["own"]
     logits, labels = torch.randn(40, 3), torch.arange(40) % 3
     expected = digest(snapshot(model)), ONE_LABEL.measure(logits, labels)
     with Card() as card:
-        there = sessions.alone(2)[0].by_role[""].to("cuda")
+        there = sessions.alone(2)[0].by_role["own"].to("cuda")
         install(there, snapshot(model))
         given = logits.cuda(), labels.cuda()
         card.waits.clear()

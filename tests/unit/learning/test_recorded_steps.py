@@ -102,7 +102,7 @@ def read_each_step(
             for name, value in added.parts.items():
                 sums.add(name, float(value), 1)
             for role, value in losses.items():
-                sums.add(f"{role}loss", float(value.detach()), len(batch.labels))
+                sums.add(f"{step.prefix(role)}loss", float(value.detach()), len(batch.labels))
             if not math.isfinite(whole := float(loss.detach())):
                 raise NonFinite(f"loss {whole} in step {sums.steps + 1}")
             loss.backward()
@@ -390,7 +390,7 @@ def test_teachings_and_networks_that_nobody_knows_are_launched() -> None:
     models, _ = alone(1)
     assert "unknown network" in train(models, make_job(), None, recordings.begin).remark
     know(models, recordings)
-    teaching = lambda step: AddedLoss(step.outputs[""].logits.sum() * 0, {})  # noqa: E731 - what it is about
+    teaching = lambda step: AddedLoss(step.logits().sum() * 0, {})  # noqa: E731 - what it is about
     assert "cannot be recorded" in train(models, make_job(), teaching, recordings.begin).remark
 
 
@@ -448,7 +448,7 @@ def test_what_happens_on_the_host_is_not_replayed(draw: Callable[[], float], wor
     recordings = Recordings(OnCards(), LARGE)
     for _ in range(2):
         model = recordings.know(OnHost(draw), RESIDENT)
-        sums = train(SessionModels({"": model}), make_job(), None, recordings.begin)
+        sums = train(SessionModels({"own": model}), make_job(), None, recordings.begin)
         assert words in sums.remark
         assert bool(sums.remark) == bool(words)
 
@@ -480,7 +480,7 @@ def test_a_network_that_counts_is_launched_however_seldom_it_shows(settings: Any
     recordings = Recordings(OnCards(), LARGE)
     model = recordings.know(Keeping(counts=True), RESIDENT)
     job = make_job(**settings)
-    remark = train(SessionModels({"": model}), job, None, recordings.begin).remark
+    remark = train(SessionModels({"own": model}), job, None, recordings.begin).remark
     assert "keeps outside of its state_dict" in remark
 
 
@@ -518,7 +518,7 @@ def test_a_network_that_replaces_what_it_reads_is_launched(
     recordings = Recordings(OnCards(), LARGE, (lambda _: None) if compiles else None)
     model = recordings.know(Replacing(reads=reads, buffer=buffer), RESIDENT)
     job = make_job(**settings)
-    remark = train(SessionModels({"": model}), job, None, recordings.begin).remark
+    remark = train(SessionModels({"own": model}), job, None, recordings.begin).remark
     words = "RuntimeError: a step reads what it puts another tensor in the place of"
     if reads:
         assert remark == f"steps launched: {words}"
@@ -539,10 +539,12 @@ def test_a_buffer_that_is_changed_in_place_is_recorded() -> None:
 
     recordings, found = Recordings(OnCards(), LARGE), []
     for begin in (recordings.begin, partial(Launched, on_device=True)):
-        models = SessionModels({"": recordings.know(Changing(reads=True, buffer=True), RESIDENT)})
+        models = SessionModels(
+            {"own": recordings.know(Changing(reads=True, buffer=True), RESIDENT)}
+        )
         sums = train(models, make_job(), None, begin)
         assert sums.remark == ""
-        assert models.by_role[""].mean.abs().sum() > 0
+        assert models.by_role["own"].mean.abs().sum() > 0
         found.append(outcome(models, sums))
     assert found[0] == found[1]
 
@@ -553,7 +555,7 @@ def test_what_a_network_forgets_is_kept_for_its_graph(*, compiles: bool) -> None
     on = Watching()
     recordings = Recordings(on, LARGE, (lambda _: None) if compiles else None)
     model = recordings.know(Keeping(counts=False), RESIDENT)
-    assert not train(SessionModels({"": model}), make_job(), None, recordings.begin).remark
+    assert not train(SessionModels({"own": model}), make_job(), None, recordings.begin).remark
     gc.collect()
     assert on.read
     assert not [one for one in on.read if one.expired()]
@@ -620,7 +622,7 @@ def test_kernels_that_differ_each_time_are_recorded_where_a_scenario_allows_them
     recordings = Recordings(OnCards(), LARGE)
     model = recordings.know(OnHost(Counting()), RESIDENT)
     job = make_job(deterministic=False)
-    assert not train(SessionModels({"": model}), job, None, recordings.begin).remark
+    assert not train(SessionModels({"own": model}), job, None, recordings.begin).remark
 
 
 def test_dropout_draws_anew_in_every_replay() -> None:
@@ -631,12 +633,12 @@ def test_dropout_draws_anew_in_every_replay() -> None:
     job = TrainingJob(samples, torch.ones(2), Training(batch_size=BATCH), 3 * COUNT, 5)
     recordings, found = Recordings(Tapes(), LARGE), []
     for begin in (partial(Launched, on_device=True), recordings.begin):
-        models = SessionModels({"": recordings.know(build(network, shape, 1), network)})
+        models = SessionModels({"own": recordings.know(build(network, shape, 1), network)})
         sums = train(models, job, None, begin)
         assert sums.remark == ""
         found.append(outcome(models, sums))
     assert found[0] == found[1]
-    assert any(isinstance(one, nn.Dropout) for one in models.by_role[""].modules())
+    assert any(isinstance(one, nn.Dropout) for one in models.by_role["own"].modules())
 
 
 def test_all_pairs_give_way_when_they_keep_too_much() -> None:
@@ -649,7 +651,7 @@ def test_all_pairs_give_way_when_they_keep_too_much() -> None:
     for width, gib, count in kept:
         architecture = Architecture(name="cnn-plain", options={"width": width})
         model = recordings.know(build(architecture, SHAPE, 1), architecture)
-        assert not train(SessionModels({"": model}), make_job(), None, recordings.begin).remark
+        assert not train(SessionModels({"own": model}), make_job(), None, recordings.begin).remark
         assert (on.kept, on.count) == (gib << 30, count)
         found.setdefault(width, set()).add(digest(export(model)))
     assert [len(digests) for digests in found.values()] == [1, 1, 1]
@@ -662,7 +664,7 @@ def test_graphs_of_what_was_refused_count_until_all_are_given_up() -> None:
     for refused, count in ((True, 1), (False, 3), (True, 3)):  # what was refused stays so
         network = OnHost(Counting()) if refused else build(VISITOR, SHAPE, 1)
         model = recordings.know(network, RESIDENT if refused else VISITOR)
-        remark = train(SessionModels({"": model}), make_job(), None, recordings.begin).remark
+        remark = train(SessionModels({"own": model}), make_job(), None, recordings.begin).remark
         assert ("other bytes" in remark) == refused
         assert (on.kept, on.count) == (3 << 30, count)
 

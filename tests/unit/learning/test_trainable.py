@@ -161,7 +161,7 @@ def trained(architecture: Architecture) -> tuple[nn.Module, list[str]]:
     """Train a little; gives the model and the names of what has changed."""
     model = build(architecture, SHAPE, 1)
     before = deepcopy(model.state_dict())
-    train(SessionModels({"": model}), job())
+    train(SessionModels({"own": model}), job())
     now = model.state_dict()
     return model, [name for name in now if not torch.equal(now[name], before[name])]
 

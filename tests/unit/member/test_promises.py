@@ -133,16 +133,16 @@ def test_a_teaching_is_told_what_it_has_to_give(give: Callable[[Tensor], Any], w
     cross-entropy are each told as what they are.
     """
     net, training = Net(), Training()
-    models, optimisers = {"": net}, {"": make_optimiser(net, training, on_device=False)}
+    models, optimisers = {"own": net}, {"own": make_optimiser(net, training, on_device=False)}
 
     class Mine:
         def __call__(self, step: Any) -> Any:
-            return give(step.outputs[""].logits.mean())
+            return give(step.logits().mean())
 
     setting = Setting(models, optimisers, torch.ones(2), training, Mine())
     batch = Samples(torch.ones(4, 2, 3, 3), torch.tensor([0, 1, 0, 1]))
     with pytest.raises(TypeError, match=r"^Mine") as caught:
-        take(setting, batch, Moment(0, 1, {"": True}))
+        take(setting, batch, Moment(0, 1, {"own": True}))
     assert words in str(caught.value)
 
 
