@@ -301,7 +301,7 @@ FORGOTTEN = {
     "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
     "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
     "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto", "previous": "moon",
-    "peak": "dfml", "peaked": "dfml",
+    "peak": "dfml",
     "control": "scaffold", "mean_control": "scaffold", "gathered": "scaffold",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""
