@@ -368,7 +368,7 @@ def test_the_control_is_that_of_the_papers_second_option() -> None:
         step = TrainingStep(
             Samples(images, labels), {}, Moment(0, 1, {"own": True}), models={"own": model}
         )
-        teaching.before_step(step, "")
+        teaching.before_step(step, "own")
         optimiser.step()
     end = torch.cat([one.detach().reshape(-1) for one in model.parameters()])
     wanted = -correction + (start - end) / (steps * rate)
