@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim import AddedLoss, CirculatingLearner, Kept, Stop, TrainingStep, snapshot
+from fedskd_sim.methods.defkt import RESIDENT
 from fedskd_sim.methods.fml import MutualTeaching
 from fedskd_sim.methods.keys import DFML
 
-RESIDENT = "resident_"
 FEWEST = 1e-12
 """The share of a class that a host does not have."""
 

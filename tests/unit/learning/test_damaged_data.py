@@ -399,11 +399,11 @@ algorithm: {{name: fedskd, rounds: 1}}
 def test_yaml_that_would_expand_or_holds_no_text_is_refused(
     text: str, words: str, scenario_file: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is composed of it: what is nested or expands without end, and halves of
+    """Before any value is made of it: what is nested or expands without end, and halves of
     characters, with their line.
     """
     if "half" not in words:
-        monkeypatch.setattr("ruamel.yaml.YAML.compose", None)
+        monkeypatch.setattr("fedskd_sim.scenario.document._Builder.build", None)
     with pytest.raises(ScenarioSyntaxError, match=words) as caught:
         load(scenario_file(text))
     assert caught.value.where.line
