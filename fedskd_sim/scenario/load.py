@@ -64,8 +64,10 @@ class Loaded:
         """Find every key that is given in vain: why it is, and where it stands."""
         document, told = self.document, dict[str, Where]()
         for key, why in find_idle(self.scenario):
-            name = ".".join(map(str, document.key_in_file(key)))
-            told[f"{name} has no effect: {why}"] = document.locate(key)
+            written = document.key_in_file(key)
+            if key[-1] == "rounds" and written not in {*document.lines, *document.places}:
+                continue  # a package's algorithm has filled it in
+            told[f"{'.'.join(map(str, written))} has no effect: {why}"] = document.locate(key)
         return dict(sorted(told.items(), key=lambda one: one[1].line or 0))
 
 

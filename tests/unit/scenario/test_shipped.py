@@ -30,6 +30,12 @@ def test_every_scenario_of_the_project_is_found_by_its_name() -> None:
     assert all(find(Path(file.stem)) == file for file in FILES)
 
 
+def test_what_is_shipped_sets_no_key_in_vain() -> None:
+    """Nobody is told of one that a package's algorithm has filled in."""
+    found = {file.stem: [*fedskd_sim.load(file).idle] for file in FILES}
+    assert {name: idle for name, idle in found.items() if idle} == {}
+
+
 def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is there is meant; a folder of a scenario's name is none, and a path is never
     a name.
