@@ -292,8 +292,8 @@ class Controller:
                 self._heartbeats.hear(message.hospital)
         self._take(turn)
         fits = not any(isinstance(effect, Rejected) for effect in turn[1])
-        guest = not isinstance(message, Unwelcome) and message.hospital in self.state.guests
-        news = fits and not (known or guest or isinstance(message, Alive | Holds))
+        rejoining = not isinstance(message, Unwelcome) and message.hospital in self.state.rejoining
+        news = fits and not (known or rejoining or isinstance(message, Alive | Holds))
         if news and self._registrar.complete(self.state) and not suspected:
             self._renew()
         if self.watches and self._now() >= self._looked + LOOK_S:

@@ -79,7 +79,7 @@ class RegistrarState:
         return {name: back for name, back in self.back.items() if name not in self.asked}
 
     @property
-    def guests(self) -> frozenset[str]:
+    def rejoining(self) -> frozenset[str]:
         """Hospitals that are not, or not yet, of the ring."""
         return self.away | self.asked
 
@@ -131,7 +131,7 @@ def anyone(name: str) -> bool:  # noqa: ARG001 - whoever it is
     return True
 
 
-def on_guest(
+def on_rejoining(
     state: RegistrarState, message: ToController, ring: Topology, may_return: MayReturn
 ) -> ControllerTurn:
     """Answer a hospital that is lost that it is, or that it cannot come back; once it knows, and
@@ -161,9 +161,9 @@ def on_guest(
 
 
 def ask(state: RegistrarState, name: str, round_: int, ring: Topology) -> ControllerTurn:
-    """Ask all that are left to take in that a guest is back from a round on, and where it is.
+    """Ask all that are left to take in from when on a rejoining hospital is back, and where it is.
 
-    They answer with `Holds`, see `hear`; until all have, the guest is not told.
+    They answer with `Holds`, see `hear`; until all have, the rejoining one is not told.
     """
     back = {**state.back, name: Back(round_)}
     state = replace(state, back=back, admitted=state.admitted - {name}, asking=name)
@@ -177,9 +177,9 @@ def hear(
 ) -> ControllerTurn:
     """Hear that a hospital has an epoch, or cannot take it in.
 
-    When the last of those that are left has it, the guest is admitted, if it still may; where one
-    has come too far, the return is called off. In all other cases the state changes and nothing is
-    said.
+    When the last of those that are left has it, the rejoining one is admitted, if it still may;
+    where one has come too far, the return is called off. In all other cases the state changes and
+    nothing is said.
     """
     state = replace(state, far=max(state.far, word.round))
     if word.epoch == state.epoch:
@@ -225,14 +225,14 @@ def called_off(state: RegistrarState, names: Collection[str]) -> Returns:
 def call_off(state: RegistrarState, names: Collection[str]) -> ControllerTurn:
     """Inform all that some returns came to nothing.
 
-    The guest may ask again, for a later round.
+    The rejoining one may ask again, for a later round.
     """
     state = replace(state, back=called_off(state, names))
     return state, [Say(name, state.word) for name in state.registered]
 
 
 def admit(state: RegistrarState, ring: Topology) -> ControllerTurn:
-    """Answer the guest that it is back, and where the others are."""
+    """Answer the rejoining one that it is back, and where the others are."""
     (name,) = state.asked
     told: list[ControllerEffect] = [Say(name, state.word), Say(name, state.book(ring.epoch))]
     admitted = Admitted(state.epoch, name, state.back[name].round)

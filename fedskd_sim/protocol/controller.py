@@ -80,7 +80,7 @@ class Registrar:
             text = f"it wants to join run {message.run!r}, epoch {message.epoch}"
             return state, [Rejected(message.hospital, text)]
         if message.hospital in state.away and not admission.tells_of_itself(state, message):
-            return admission.on_guest(state, message, self.topology, self.may_return)
+            return admission.on_rejoining(state, message, self.topology, self.may_return)
         match message:
             case Alive(_, hospital) if hospital in state.registered:
                 return self._on_alive(state, message)

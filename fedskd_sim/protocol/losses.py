@@ -5,25 +5,26 @@ No two hospitals need to hear of a loss at the same time. A hop means the same h
 and a host takes each hop once: a model that comes twice, from the lost host while it still lived
 and from whoever kept it, is taken once and acknowledged twice.
 
-A hospital that was lost comes back at the beginning of a round. A *guest* is a hospital that knows
-that the ring goes on without it. It does nothing, takes nothing in and sends nothing, and says so
-(`Holds`). Then the controller, one return at a time, chooses a round R behind all of which it has
-heard, and declares an epoch in which the guest is back from R on. A hospital takes that in only if
-it has begun nothing of round R or later and holds no model that goes there; from then on, whatever
-it forgets by a death, it sends models of R to the guest and believes nobody who has passed the
-guest by. It says so once that is in custody. When all have said so that are not lost, of this same
-epoch, the guest hears of it, which is its return. If one cannot take it in, or anybody is lost
-meanwhile, the controller declares the guest away again, and tries a later round, or none.
+A hospital that was lost comes back at the beginning of a round. A *rejoining* hospital is one that
+knows that the ring goes on without it. It does nothing, takes nothing in and sends nothing, and
+says so (`Holds`). Then the controller, one return at a time, chooses a round R behind all of which
+it has heard, and declares an epoch in which the rejoining one is back from R on. A hospital takes
+that in only if it has begun nothing of round R or later and holds no model that goes there; from
+then on, whatever it forgets by a death, it sends models of R to the rejoining one and believes
+nobody who has passed the rejoining one by. It says so once that is in custody. When all have said
+so that are not lost, of this same epoch, the rejoining one hears of it, which is its return. If one
+cannot take it in, or anybody is lost meanwhile, the controller declares the rejoining one away
+again, and tries a later round, or none.
 
-So there are never two views of a stop. A model that passed the guest by in round R or later is at a
-hospital that has not agreed: whoever hosts it, or has it in its outbox, or has hosted it, is past
-the beginning of R. It may be on its way from one that has died and forgotten that it sent it: who
-agreed puts it off, for it did not come from the guest. If its host was lost, a copy is with whoever
-sent it there, who has not agreed either, or has forgotten it too and will send it to the guest. The
-guest takes nothing in before all agree, so if they do not, what was sent to it goes on as from any
-other lost hospital. If the controller dies in between, nobody is misled: who comes to round R waits
-for the guest, and a controller after it (`fedskd-sim resume`) learns from the others how far it
-was.
+So there are never two views of a stop. A model that passed the rejoining one by in round R or later
+is at a hospital that has not agreed: whoever hosts it, or has it in its outbox, or has hosted it,
+is past the beginning of R. It may be on its way from one that has died and forgotten that it sent
+it: who agreed puts it off, for it did not come from the rejoining one. If its host was lost, a copy
+is with whoever sent it there, who has not agreed either, or has forgotten it too and will send it
+to the rejoining one. The rejoining one takes nothing in before all agree, so if they do not, what
+was sent to it goes on as from any other lost hospital. If the controller dies in between, nobody is
+misled: who comes to round R waits for the rejoining one, and a controller after it (`fedskd-sim
+resume`) learns from the others how far it was.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from fedskd_sim.ring.routes import Returns, Routes, code, merged, merged_returns
 from fedskd_sim.ring.topology import Stop
 
 
-def is_guest(state: State, program: Program) -> bool:
+def is_rejoining(state: State, program: Program) -> bool:
     """Return whether a hospital knows that the ring goes on without it.
 
     Its own loss is in its state; it takes part again once it hears of its return.
@@ -84,10 +85,10 @@ def reached(state: State, program: Program) -> int:
 
 def believed(state: State, program: Program, word: Healed) -> Returns:
     """Return what a hospital can take in of the controller's word on returns: none from a round
-    that it has reached; but a guest's view binds nobody, until it is back itself.
+    that it has reached; but a rejoining hospital's view binds nobody, until it is back itself.
     """
     far, host = reached(state, program), program.host
-    guest = is_guest(state, program)
+    rejoining = is_rejoining(state, program)
     known = {name: code(back) for name, back in state.back.items()}
     return {
         name: back
@@ -95,7 +96,7 @@ def believed(state: State, program: Program, word: Healed) -> Returns:
         if back.away
         or code(back) <= known.get(name, 0)
         or far < back.round
-        or (guest and name != host)
+        or (rejoining and name != host)
     }
 
 
@@ -110,7 +111,7 @@ def answer(state: State, program: Program, word: Healed) -> list[Effect]:
 
 
 def step_out(state: State) -> Turn:
-    """Become a guest, and ask to be taken in again; the step under way ends, and nothing leaves."""
+    """Become rejoining: ask to be taken in again; the step under way ends, and nothing leaves."""
     effects: list[Effect] = [Persist(), Join()]
     if state.joined:
         effects.append(Wait(REGISTER_AGAIN_S, Again()))
@@ -258,7 +259,7 @@ class Healer(NamedTuple):
         return state, effects + self._never_set_out(state, routes)  # and with every beat
 
     def _stand_aside(self, state: State, known: int) -> Turn:
-        """Be a guest; ``known`` is the absence of which this hospital knew before."""
+        """Be rejoining; ``known`` is the absence of which this hospital knew before."""
         if known == absence(state, self.program.host):
             return state, [Persist()]
         at_work = {hop: one for hop, one in state.waiting.items() if self._at_work(state, hop)}

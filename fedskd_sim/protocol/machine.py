@@ -329,13 +329,13 @@ class HospitalMachine:
             joined=False, working=False, released=False, parting=None, deferred={}, done=False,
             asked=0, unanswered=0, ended=False, beats=False
         )  # fmt: skip
-        guest = losses.is_guest(state, self.program)
-        state, beats = self._healer.begin_to_beat(state) if guest else (state, [])
-        again = Wait(REGISTER_AGAIN_S if guest else self.terms.register_again, Again())
+        rejoining = losses.is_rejoining(state, self.program)
+        state, beats = self._healer.begin_to_beat(state) if rejoining else (state, [])
+        again = Wait(REGISTER_AGAIN_S if rejoining else self.terms.register_again, Again())
         return state, [Join(), again, Wait(self.terms.register, TooLate()), *beats]
 
     def _on_joined(self, state: State) -> Turn:
-        if state.joined or losses.is_guest(state, self.program):
+        if state.joined or losses.is_rejoining(state, self.program):
             return state._replace(unanswered=0), []
         state, effects = delivery.resume(state._replace(joined=True), self.terms)
         state, beats = self._healer.begin_to_beat(state)

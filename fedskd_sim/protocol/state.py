@@ -57,8 +57,8 @@ class Terms:
     @property
     def register_again(self) -> float:
         """Seconds after which who was not let in asks again; where somebody watches for signs of
-        life, often enough to be one: the word that would have let it in may be lost. A guest
-        gives signs of life besides.
+        life, often enough to be one: the word that would have let it in may be lost. A
+        rejoining hospital gives signs of life besides.
         """
         return min(REGISTER_AGAIN_S, self.beat) if self.beat else REGISTER_AGAIN_S
 

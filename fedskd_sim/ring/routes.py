@@ -164,7 +164,7 @@ class Routes:
     def left_out(self, name: str) -> bool:
         """Return whether the ring goes on without a hospital, as far as is known for ever.
 
-        Such a hospital is a guest: it asks to be taken in again and takes no models.
+        Such a hospital is rejoining: it asks to be taken in again and takes no models.
         """
         back = self.back.get(name)
         return name in self.lost and (back is None or back.away)

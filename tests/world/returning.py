@@ -22,7 +22,7 @@ from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import LeftBehind, Where
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.protocol.effects import Effect
-from fedskd_sim.protocol.losses import is_guest
+from fedskd_sim.protocol.losses import is_rejoining
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State
 from fedskd_sim.records import Record, to_line
@@ -189,7 +189,7 @@ class Sentry:
         for name, node in self.world.nodes.items():
             self._only_grows(name, self._kept[name], node.custody)
             self._kept[name] = node.custody
-            self._guests(name, node.shell.state if node.up else node.custody.state)
+            self._rejoining(name, node.shell.state if node.up else node.custody.state)
         self._one_view(living)
         self._one_owner([name for name in living if self.world.nodes[name].up])
 
@@ -217,14 +217,14 @@ class Sentry:
         if now.state.epoch < was.state.epoch:
             raise Broken("what is known only grows", name)
 
-    def _guests(self, name: str, state: State) -> None:
-        """A guest holds nothing that could leave, and takes nothing in."""
-        if is_guest(state, self._programs[name]) and not state.over:
+    def _rejoining(self, name: str, state: State) -> None:
+        """A rejoining hospital holds nothing that could leave, and takes nothing in."""
+        if is_rejoining(state, self._programs[name]) and not state.over:
             step = self._programs[name].at(state.cursor)
             here = step and step.stop and (step.stop.model, step.stop.round, step.stop.hop)
             others = [hop for hop in state.waiting if hop[2:] != here]
             if state.outbox or state.kept or others:
-                raise Broken("a guest does nothing", f"{name}: {state}")
+                raise Broken("who rejoins does nothing", f"{name}: {state}")
 
     def _one_view(self, living: list[str]) -> None:
         """Once a hospital knows that it is back, all others have it in custody: nobody is at work

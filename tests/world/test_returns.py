@@ -76,7 +76,7 @@ def believes_all(patch: pytest.MonkeyPatch) -> None:
 
 
 def waits_for_nobody(patch: pytest.MonkeyPatch) -> None:
-    """Tell the guest that it is back as the others are asked."""
+    """Tell the rejoining one that it is back as the others are asked."""
     ask = admission.ask
 
     def at_once(state: RegistrarState, name: str, round_: int, ring: Topology) -> admission.Turn:

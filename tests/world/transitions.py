@@ -22,7 +22,7 @@ from fedskd_sim.protocol.admission import ControllerTurn, RegistrarState
 from fedskd_sim.protocol.controller import Registrar
 from fedskd_sim.protocol.effects import Turn
 from fedskd_sim.protocol.events import Event
-from fedskd_sim.protocol.losses import is_guest
+from fedskd_sim.protocol.losses import is_rejoining
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import State
 from fedskd_sim.ring.program import Program
@@ -40,8 +40,8 @@ def of_hospital(state: State, program: Program) -> str:
     """Name the phase of a hospital."""
     if state.over:
         return "has left"
-    if is_guest(state, program):
-        return "guest"
+    if is_rejoining(state, program):
+        return "rejoining"
     if not state.joined:
         return "registers"
     if state.working:
@@ -140,10 +140,10 @@ DRAWINGS: Mapping[str, Drawing] = {
             "works, model sent on": (770, 200),
             "waits for answers": (380, 345),
             "done, stays": (700, 370),
-            "guest": (60, 330),
+            "rejoining": (60, 330),
             "has left": (210, 370),
         },
-        ("has left", "guest"),
+        ("has left", "rejoining"),
     ),
     "delivery": Drawing(
         "A model that leaves, at the hospital that sends it",

@@ -192,7 +192,7 @@ def test_a_controller_that_comes_later_counts_on_who_was_admitted() -> None:
 
 def test_who_knows_that_it_is_back_is_not_sent_away() -> None:
     """By a controller that has it as lost only, since the one before it died before it noted the
-    return; a guest's old word changes nothing.
+    return; a rejoining hospital's old word changes nothing.
     """
     controller = Controller(LONG.scenario, "run", Wire(), EventLog(StringIO()))
     controller.resume({name: name for name in NAMES}, dict.fromkeys(NAMES, ""), EAST)

@@ -19,7 +19,7 @@ from fedskd_sim.protocol.events import (
     StepFinished,
     heard,
 )
-from fedskd_sim.protocol.losses import is_guest, reached
+from fedskd_sim.protocol.losses import is_rejoining, reached
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import REGISTER_AGAIN_S, State, Terms, dump, parse
 from fedskd_sim.records import Record
@@ -53,7 +53,7 @@ HOSTS = (*GONE, ModelArrived(hop("a", 1, 1), "a", Model(2, "x")))
 def test_who_is_lost_lets_everything_go_and_says_so() -> None:
     """What it has in custody may not leave any more; the step under way ends, and sends nothing."""
     state, effects = after(B, *HOSTS, LOST)
-    assert is_guest(state, B.program)
+    assert is_rejoining(state, B.program)
     assert (state.outbox, state.kept, [*state.waiting]) == ({}, {}, [hop("a", 1, 1)])
     assert effects[:2] == [Persist(), Join()]
     assert effects[-1] == Tell(Holds(2, "b", 1))
