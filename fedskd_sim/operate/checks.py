@@ -110,7 +110,7 @@ def load_and_check(
     if _code_is_wrong(found):  # all that it should offer is missing, too
         return found.good()
     rest, more = found.rest, list[FedskdError]()
-    if rest:
+    if rest:  # what is right of a wrong scenario is checked, too, so that all is told at once
         more = [*also(rest), *(() if found.problems else never_met(rest.scenario))]
         if ready := not found.problems and not more:
             meanwhile(found.good())

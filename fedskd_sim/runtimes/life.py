@@ -225,7 +225,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     results. What is opened is closed with ``held``, in the opposite order.
     """
     began, scenario, topology = clock.unix(), loaded.scenario, Topology.of(loaded.scenario)
-    (faults := _faults(order, scenario, topology, log)).come_up()
+    (faults := _faults(order, scenario, topology, log)).come_up()  # late: nothing happens before
     machine = HospitalMachine.of(topology, order.name, Terms.of(scenario, order.run))
     code = code_of(loaded, order.name)
     identity = identity_of(order, loaded, code)
@@ -236,14 +236,14 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
     keeper = Keeper(store, identity, told.ledger, before, order.anyway) if store else None
     archive = archive_of(scenario, order.name, order.folder, code)
     context = _context(order, topology, loaded, told.ledger, (keeper, archive))
-    learner = make(context)
+    learner = make(context)  # reads the data, which the keeper compares with the earlier life's
     if before:
         log.event(events.WentOn(before.state.cursor, len(machine.program)))
         _recall(order, told.metrics, learner, before)
         told.reporter.report_resumption(began)
     expected = learner.expected, context.receive_buffers.allocate, len(topology.names)
     incoming = Incoming(*expected, sound_of(scenario))
-    links, register = _open_links(order, scenario, incoming, before)
+    links, register = _open_links(order, scenario, incoming, before)  # models may come from here on
     known = computes(scenario, order.name, learner, code, order.run)
     register = replace(register, metrics=told.exporter.address, computes=known)
     log.event(events.Listening(register.address, told.exporter.address))

@@ -36,6 +36,8 @@ from fedskd_sim.learning.sessions.session import (
     Steps,
     TrainingJob,
     count_steps,
+    make_optimiser,
+    set_rate,
 )
 from fedskd_sim.learning.sessions.steps import (
     Exchange,
@@ -44,8 +46,6 @@ from fedskd_sim.learning.sessions.steps import (
     Seen,
     Setting,
     Teaching,
-    make_optimiser,
-    set_rate,
     take,
 )
 from fedskd_sim.scenario import Architecture, Training

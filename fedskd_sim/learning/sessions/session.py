@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import unwrap
 from itertools import cycle
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedskd_sim.learning.data import Samples, augment, batches
+from fedskd_sim.learning.networks.trainable import groups_of
 from fedskd_sim.learning.sessions.steps import (
     Asking,
     Loss,
@@ -24,9 +26,7 @@ from fedskd_sim.learning.sessions.steps import (
     Seen,
     Setting,
     Teaching,
-    make_optimiser,
     name_of,
-    set_rate,
     take,
 )
 from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
@@ -36,6 +36,53 @@ from fedskd_sim.scenario import Training
 ROUNDING = 1e-6
 """Sample-gradients by which a budget may fall short and still pay for a step: one that is a product
 of fractions comes out a little less than the whole number it stands for."""
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW without its compiler: the methods that a session calls are wrapped in others
+    that import it, over a second and 100 MB for every process, to say what it must leave alone.
+    """
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+def make_optimiser(
+    model: nn.Module, training: Training, *, on_device: bool
+) -> torch.optim.Optimizer:
+    """Make AdamW for a session; ``on_device``: in one kernel, its learning rate a tensor, so that
+    its steps can be recorded.
+    """
+    settings = training.optimiser
+    model.zero_grad()  # a session that was rolled back may have left some
+    where = next(model.parameters()).device
+    made = AdamW(
+        groups_of(model, settings.learning_rate),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True if on_device else None,
+        capturable=on_device and where.type == "cuda",
+    )
+    made.defaults["clip"] = settings.clip
+    if on_device:  # not before: a tensor would be read back, to see whether it is positive
+        for group in made.param_groups:
+            group["lr"] = torch.tensor(settings.learning_rate, device=where)
+    return made
+
+
+def set_rate(optimiser: torch.optim.Optimizer, training: Training, moment: Moment) -> None:
+    """Set the learning rate of a step: a linear rise over the first share of the session, then
+    level.
+    """
+    settings = training.optimiser
+    rise = settings.ramp * moment.total
+    rate = settings.learning_rate * min(1.0, (moment.number + 1) / rise if rise else 1.0)
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * group["factor"])
+        else:
+            group["lr"] = rate * group["factor"]
 
 
 class NonFinite(Exception):

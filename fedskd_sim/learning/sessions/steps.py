@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from inspect import unwrap
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -30,7 +29,6 @@ from torch.nn.functional import kl_div, log_softmax
 
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps, ramp, scale
-from fedskd_sim.learning.networks.trainable import groups_of
 from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.scenario import Training
 
@@ -273,7 +271,7 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
 
 
 def _correct(given: Setting, step: TrainingStep) -> None:
-    """Let the teaching change gradients, and then a user's own loss."""
+    """Change gradients as the teaching says, and then as a user's own loss does."""
     for one in (given.teaching, given.loss):
         if isinstance(one, Correcting):
             for name in step.trained:
@@ -362,53 +360,6 @@ def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:
     with torch.autocast(images.device.type, dtype=torch.bfloat16):
         logits, taps = model(images)
     return Output(logits.float(), taps)
-
-
-class AdamW(torch.optim.AdamW):
-    """PyTorch's AdamW without its compiler: the methods that a session calls are wrapped in others
-    that import it, over a second and 100 MB for every process, to say what it must leave alone.
-    """
-
-    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
-    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
-    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
-
-
-def make_optimiser(
-    model: nn.Module, training: Training, *, on_device: bool
-) -> torch.optim.Optimizer:
-    """Make AdamW for a session; ``on_device``: in one kernel, its learning rate a tensor, so that
-    its steps can be recorded.
-    """
-    settings = training.optimiser
-    model.zero_grad()  # a session that was rolled back may have left some
-    where = next(model.parameters()).device
-    made = AdamW(
-        groups_of(model, settings.learning_rate),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=True if on_device else None,
-        capturable=on_device and where.type == "cuda",
-    )
-    made.defaults["clip"] = settings.clip
-    if on_device:  # not before: a tensor would be read back, to see whether it is positive
-        for group in made.param_groups:
-            group["lr"] = torch.tensor(settings.learning_rate, device=where)
-    return made
-
-
-def set_rate(optimiser: torch.optim.Optimizer, training: Training, moment: Moment) -> None:
-    """Set the learning rate of a step: a linear rise over the first share of the session, then
-    level.
-    """
-    settings = training.optimiser
-    rise = settings.ramp * moment.total
-    rate = settings.learning_rate * min(1.0, (moment.number + 1) / rise if rise else 1.0)
-    for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate * group["factor"])
-        else:
-            group["lr"] = rate * group["factor"]
 
 
 def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: bool) -> Output:

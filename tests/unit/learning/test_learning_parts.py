@@ -37,8 +37,7 @@ from fedskd_sim.learning.networks.models import (
 from fedskd_sim.learning.prediction import refresh
 from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
-from fedskd_sim.learning.sessions.session import SessionModels, TrainingJob, train
-from fedskd_sim.learning.sessions.steps import AdamW
+from fedskd_sim.learning.sessions.session import AdamW, SessionModels, TrainingJob, train
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.learning.weights import (

@@ -17,7 +17,8 @@ from fedskd_sim.learning.algorithms.placebo import PlaceboLearner
 from fedskd_sim.learning.base import Session
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import Taps
-from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, Setting, make_optimiser, take
+from fedskd_sim.learning.sessions.session import make_optimiser
+from fedskd_sim.learning.sessions.steps import AddedLoss, Moment, Setting, take
 from fedskd_sim.member.crash import PRINTED
 from fedskd_sim.messages import Buffer
 from fedskd_sim.records import Measure
