@@ -64,7 +64,15 @@ NOTHING = LearnerState(MappingProxyType({}), MappingProxyType({}))
 
 
 class Learner(Protocol):
-    """One hospital's side of an algorithm."""
+    """One hospital's side of an algorithm: what a run asks of it, step by step.
+
+    Every method is called in the hospital's own process, one at a time, in the order of its
+    program: `warm_up`; in every round `alone`, `depart`, a `visit` for each model that comes and
+    `homecome`, each followed by `assess`; in the end `evaluate` and `ensemble`. Behind each of them
+    `state` is kept, from which the next life goes on after a death. A method of your own begins
+    from a base (`LocalLearner`, `CirculatingLearner`, `AllReduceLearner`, `AveragingLearner`),
+    which has all of these; what one raises ends the run in its own words.
+    """
 
     @property
     def expected(self) -> Mapping[str, Forms]:

@@ -42,8 +42,18 @@ class Kept(Generic[Value]):
     """An attribute that a hospital's next life has again: a model that `Site` has built, a tensor,
     a mapping of names to tensors, or what JSON can hold.
 
-    Every hospital has a copy of the default of its own, which may be changed in place. Reading one
-    that has neither a value nor a default raises AttributeError.
+    Take it for whatever a learner, or a `Loss`, notes in one call and reads in another: without, it
+    is gone after a death, and the run ends with other bytes. Every hospital has a copy of the
+    default of its own, which may be changed in place. Reading one that has neither a value nor a
+    default raises AttributeError.
+
+    >>> class Method:
+    ...     rounds = Kept[int](0)
+    >>> method = Method()
+    >>> method.rounds += 1
+    >>> method.rounds, Method().rounds
+    (1, 0)
+
     """
 
     def __init__(self, default: Value = _UNSET) -> None:

@@ -63,12 +63,35 @@ def _offering(group: str, name: str) -> Callable[[Thing], Thing]:
 def architecture(name: str) -> Callable[[Thing], Thing]:
     """Offer a function ``(channels, image_size, classes, *, option=default)`` that gives a network
     as an architecture.
+
+    The network, a `torch.nn.Module`, returns ``logits, Taps(mid, deep)``. Scenarios name it as
+    ``architecture: {name: NAME, options: {...}}``; what it breaks is told before anything starts,
+    with its line.
+
+    >>> @architecture("my-cnn")
+    ... def my_cnn(channels, image_size, classes, *, width=16):
+    ...     raise NotImplementedError("a network")
+    >>> my_cnn.__name__
+    'my_cnn'
+
     """
     return _offering(ARCHITECTURES, name)
 
 
 def reader(name: str) -> Callable[[Thing], Thing]:
-    """Offer a function ``(folder, *, option=default)`` that gives a `Cohort` as a reader."""
+    """Offer a function ``(folder, *, option=default)`` that gives a `Cohort` as a reader.
+
+    ``folder`` is that of ``--data`` or ``FEDSKD_DATA``. Scenarios name the reader as ``data: {name:
+    own, reader: NAME, options: {...}}``. It gives all samples of all sites; which of them a
+    hospital has is cut from that, and checked, as for every reader.
+
+    >>> @reader("two-patients")
+    ... def two_patients(folder, *, size=8):
+    ...     raise NotImplementedError("a Cohort")
+    >>> two_patients.__name__
+    'two_patients'
+
+    """
     return _offering(READERS, name)
 
 
@@ -76,7 +99,15 @@ def algorithm(name: str) -> Callable[[Thing], Thing]:
     """Offer a learner, a class on one of the bases, as an algorithm.
 
     Scenarios then name it under ``algorithm.name``; what is marked may be given to `launch` as
-    ``code``, or stands in a file under the scenario's ``code``. The class comes back as it was.
+    ``code``, or stands in a file under the scenario's ``code``. The class comes back as it was. Its
+    ``keys`` are a subclass of `AlgorithmKeys`, or of the base's own, with what scenarios may set.
+
+    >>> @algorithm("my-method")
+    ... class MyMethod:
+    ...     "A learner on LocalLearner, CirculatingLearner or another base."
+    >>> MyMethod.__name__
+    'MyMethod'
+
     """
     return _offering(ALGORITHMS, name)
 
@@ -89,6 +120,12 @@ def loss(name: str, *, replaces: bool = False) -> Callable[[Thing], Thing]:
         replaces: the function ``(step, role, *, option=default)`` gives a scalar that stands in
             the place of the cross-entropy of each model that trains; else ``(step, *,
             option=default)`` gives one that is added to all of these.
+
+    >>> @loss("confident", replaces=True)
+    ... def confident(step, role, *, share=0.1):
+    ...     "Cross-entropy, less a share of the predictions' entropy."
+    ...     log = step.logits(role).log_softmax(1)
+    ...     return step.cross_entropy(role) + share * (log.exp() * log).sum(1).mean()
 
     """
 

@@ -21,6 +21,8 @@ Mode = Literal["average", "two_track", "replace", "select"]
 class Reconciled:
     """The home model of the next round, the general model that travels on (two_track only), and
     why if a guard spoke.
+
+    `CirculatingLearner.join` returns one; without a ``general`` model the home model sets out.
     """
 
     home: Weights

@@ -23,7 +23,15 @@ TOLERANCE = 0.01
 
 
 class Geometry(NamedTuple):
-    """Where the voxels of volumes lie, on axes to the right, the front and the top (RAS+)."""
+    """Where the voxels of volumes lie, on axes to the right, the front and the top (RAS+).
+
+    A reader of volumes gives one in a `Preview`, so that hospitals on different grids are refused
+    before anything starts.
+
+    >>> Geometry("brain.nii", (61, 73, 61), np.diag([3.0, 3.0, 3.0, 1.0])).spacing.tolist()
+    [3.0, 3.0, 3.0]
+
+    """
 
     source: str
     """The file or the key that says so."""

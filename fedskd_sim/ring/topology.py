@@ -38,7 +38,13 @@ StopKind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """One model at one hospital in one hop of one round; ``round`` and ``hop`` count from 1."""
+    """One model at one hospital in one hop of one round; ``round`` and ``hop`` count from 1.
+
+    >>> stop = Stop(2, 1, "bergen", "aachen", "visit")
+    >>> f"the model of {stop.model} visits {stop.host}"
+    'the model of aachen visits bergen'
+
+    """
 
     round: int
     hop: int

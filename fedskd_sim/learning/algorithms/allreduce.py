@@ -29,7 +29,15 @@ SHARE, DONE = "share", "sum/"
 
 
 class Total(NamedTuple):
-    """The sum over all hospitals of their vectors (length,), and of their weights."""
+    """The sum over all hospitals of their vectors (length,), and of their weights.
+
+    `AllReduceLearner.share` returns a hospital's own part of it, `take` gets the whole.
+
+    >>> share = Total(torch.tensor([2.0, 4.0]) * 10, 10.0)  # a mean, weighted by ten samples
+    >>> (share.vector / share.weight).tolist()
+    [2.0, 4.0]
+
+    """
 
     vector: Tensor
     weight: float

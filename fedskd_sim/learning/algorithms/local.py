@@ -23,7 +23,12 @@ class LocalLearner(Keeping):
     """One hospital's own model; it travels only to be evaluated.
 
     A method on this base says by `teaching` what a session adds to the cross-entropy, and by
-    `companions` which other models train beside the own one.
+    `companions` which other models train beside the own one. Take it where nothing is exchanged in
+    the rounds; `alone` is then the only session of a round.
+
+    >>> class Held(LocalLearner):
+    ...     def teaching(self, round_):
+    ...         return lambda step: AddedLoss(step.logits().square().mean(), {})
     """
 
     keys: type[AlgorithmKeys] = AlgorithmKeys

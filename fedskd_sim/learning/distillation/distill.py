@@ -23,7 +23,15 @@ from fedskd_sim.scenario import Similarity, Tap
 
 
 class Taps(NamedTuple):
-    """The two maps of a model that similarity distillation compares, (B, C, *space) each."""
+    """The two maps of a model that similarity distillation compares, (B, C, *space) each.
+
+    An architecture of your own returns ``logits, Taps(mid, deep)``; the sizes in space of both have
+    to be the same for every batch.
+
+    >>> Taps(torch.zeros(2, 8, 14, 14), torch.ones(2, 32, 7, 7)).at("deep").shape
+    torch.Size([2, 32, 7, 7])
+
+    """
 
     mid: Tensor
     """Map of a middle stage; the pixel level's unless told otherwise."""

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.scenario import Architecture, NetworkPart
@@ -20,7 +19,10 @@ from fedskd_sim.scenario import Architecture, NetworkPart
 RATES = "fedskd_head_rate"
 """The attribute of a network that says how fast its head trains; copies keep it."""
 SHOWN = 4
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d,
+    nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm,
+)  # fmt: skip
 
 
 class HeadRate(NamedTuple):

@@ -38,7 +38,15 @@ Rows = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a reader knows of some samples before it reads them."""
+    """What a reader knows of some samples before it reads them: of which kind and size they are.
+
+    A cohort whose ``preview`` this is can be checked, and its networks built, without its samples
+    being read: they are read when a hospital trains.
+
+    >>> Preview(np.empty((0, 28, 28, 3), np.uint8)).like.shape
+    (0, 28, 28, 3)
+
+    """
 
     like: Any
     """No samples: an array (0, ...) of the shape and the dtype that they will have."""

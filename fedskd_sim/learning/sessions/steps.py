@@ -36,7 +36,9 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Output(NamedTuple):
-    """What a model made of a batch: logits (B, classes) and its maps."""
+    """What a model made of a batch: logits (B, classes), fp32, and its maps; with a gradient where
+    the model trains in this step.
+    """
 
     logits: Tensor
     taps: Taps
@@ -65,6 +67,9 @@ class Moment(NamedTuple):
 class TrainingStep(NamedTuple):
     """A step as what is taught sees it: the batch as all models see it, what each made of it, in
     which precision, and the models themselves.
+
+    A `Loss` and a teaching get one in every step. ``outputs[role]`` and ``models[role]`` are by
+    role, `SessionModels` says which; a role that is not there raises KeyError with those that are.
     """
 
     batch: Samples
@@ -127,8 +132,17 @@ class TrainingStep(NamedTuple):
 
 
 class AddedLoss(NamedTuple):
-    """What is added to the cross-entropies, a scalar (None: nothing), and what the log shows of
-    it.
+    """What a teaching returns: what is added to the cross-entropies, a scalar (None: nothing), and
+    what records show of it, scalars without a gradient by name.
+
+    Another value, a tensor that is no scalar, and a part with the name of a cross-entropy
+    (``loss``, ``resident_loss``) end the session with a TypeError that names the teaching.
+
+    >>> weights = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> norm = weights.norm()
+    >>> AddedLoss(0.1 * norm, {"norm": norm.detach()}).parts["norm"].item()
+    5.0
+
     """
 
     total: Tensor | None
