@@ -4,11 +4,12 @@ the bytes with which it left.
 What is proven: each file in ``records`` has exactly the records that the scenario's program leaves,
 in order, to its end or as far as the run got; where a model or a sum arrives it has the digest with
 which it left the stop before, and where it sets out, that of the home model wherever a record tells
-it (`fedskd_sim.custody.due.Due.origin`); each file in ``weights`` has the digest under which its
-model was evaluated; samples and steps are such as the counts of what was read allow. Measures and
-reasons have no digest of their own: that nobody has changed them since the run ended well is what
-its seal says (`fedskd_sim.custody.seal`), and that accuracies are those of the predictions,
-`fedskd_sim.results.agreement`. What was found is told in numbers and in one line (`Verdict`).
+it (`fedskd_sim.custody.expected.ExpectedRecords.origin`); each file in ``weights`` has the digest
+under which its model was evaluated; samples and steps are such as the counts of what was read
+allow. Measures and reasons have no digest of their own: that nobody has changed them since the run
+ended well is what its seal says (`fedskd_sim.custody.seal`), and that accuracies are those of the
+predictions, `fedskd_sim.results.agreement`. What was found is told in numbers and in one line
+(`Verdict`).
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from typing import NamedTuple
 import safetensors
 
 from fedskd_sim.custody import seal
-from fedskd_sim.custody.due import (
-    Due,
+from fedskd_sim.custody.expected import (
+    ExpectedRecords,
     FoundRecord,
     KeptRecord,
     KeptRecords,
-    Mark,
+    RecordPosition,
     apart,
     broken,
     in_itself,
     in_place,
-    mark,
     of_this_run,
+    position_of,
     sources,
     tests_traveller,
     ways_left,
-    with_due_digests,
+    with_expected_digests,
 )
 from fedskd_sim.custody.seal import SealBreak
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
@@ -118,9 +119,9 @@ class Finals:
         tested = tests_traveller(self._scenario) and prediction.model == "reconciled"
         travels = ".traveller" if tested else ""
         for name in members:
-            shown, mark = (f"{name}{travels}.safetensors", name), said.get(name, "")
+            shown, position = (f"{name}{travels}.safetensors", name), said.get(name, "")
             behind = ((f"{name}.ensemble.{name}.safetensors", name),) if prediction.ensemble else ()
-            yield Claim(shown[0], mark, (shown, *behind))
+            yield Claim(shown[0], position, (shown, *behind))
             if travels:
                 yield Claim(
                     f"{name}.safetensors", homes.get(name, ""), ((f"{name}.safetensors", name),)
@@ -129,7 +130,7 @@ class Finals:
                 yield Claim(f"{name}.traveller.safetensors", "", ())
             for host in members if prediction.ensemble else ():
                 file = f"{host}.ensemble.{name}.safetensors"
-                yield Claim(file, mark, (shown, (file, name)))
+                yield Claim(file, position, (shown, (file, name)))
 
     def _read_parts(self, claim: Claim) -> Weights:
         found: dict[str, Buffer] = {}
@@ -168,7 +169,7 @@ def _digests_in(records: Iterable[KeptRecord]) -> tuple[dict[str, str], dict[str
             said[found.model] = came
         elif found.kind == "homecoming":
             homes[found.model] = max(homes.get(found.model, (0, "")), (found.round, left))
-    return said, {name: mark for name, (_, mark) in homes.items()}
+    return said, {name: position for name, (_, position) in homes.items()}
 
 
 def _error(text: str, file: Path) -> ChainBroken:
@@ -183,7 +184,7 @@ class Verdict(NamedTuple):
     broken: ChainBroken | None
     """The first break in the order of the run."""
     records: int = 0
-    due: int = 0
+    expected: int = 0
     links: int = 0
     """Digests that were equal to that of the stop before."""
     begins: int = 0
@@ -205,10 +206,10 @@ class Verdict(NamedTuple):
         """Describe it in one line."""
         if self.broken:
             return str(self.broken)
-        far = "whole" if self.records == self.due else "whole as far as it got"
+        far = "whole" if self.records == self.expected else "whole as far as it got"
         rest = f", {self.unchecked} not compared" if self.unchecked else ""
         open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
-        proven = f"{self.records} of {self.due} records, {self.links} links of digests{open_}"
+        proven = f"{self.records} of {self.expected} records, {self.links} links of digests{open_}"
         sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
         until = [f"{name} until round {round_}" for name, round_ in self.back.items()]
         without = f", without {', '.join([*self.lost, *until])}" if self.lost or until else ""
@@ -224,7 +225,7 @@ OWN = (
     "; if the algorithm is your own: `depart` has to give the weights that its session before gave"
 )
 
-NO_MORE: tuple[Mark | None, int] = (None, 0)
+NO_MORE: tuple[RecordPosition | None, int] = (None, 0)
 """What is due behind the end of a program."""
 
 
@@ -268,14 +269,19 @@ def verify(
 class _Proof:
     def __init__(self, run: Path, scenario: Scenario, ended: Collection[str]) -> None:
         self.run, self.scenario, self.topology = run, scenario, Topology.of(scenario)
-        self.due = {name: Due(scenario, self.topology, name) for name in scenario.names}
+        self.expected = {
+            name: ExpectedRecords(scenario, self.topology, name) for name in scenario.names
+        }
         self.reached = {
-            name: (len(due.program), Where(f"{name!r} has finished"))
-            for name, due in self.due.items()
+            name: (len(expected.program), Where(f"{name!r} has finished"))
+            for name, expected in self.expected.items()
             if name in ended or (run / "weights" / f"{name}.safetensors").exists()
         }
         """The step before which all records of a hospital must be there, and why."""
-        self.found = {name: KeptRecords(due, self._file(name)) for name, due in self.due.items()}
+        self.found = {
+            name: KeptRecords(expected, self._file(name))
+            for name, expected in self.expected.items()
+        }
         self.torn: dict[str, tuple[int, Where]] = {}
         """Hospitals that have not finished and whose last line has no end: which step it is of."""
         self.counts: dict[str, SampleCounts] = {}
@@ -294,7 +300,7 @@ class _Proof:
         return Verdict(
             broken=first,
             records=self.records,
-            due=self.owed,
+            expected=self.owed,
             links=self.links,
             begins=self.begins,
             weights=finals.equal,
@@ -308,7 +314,7 @@ class _Proof:
     def strangers(self) -> Iterator[SealBreak]:
         """Find files of hospitals that the scenario does not have."""
         for file in sorted(self.run.glob("records/*")):
-            if file.suffix != ".jsonl" or file.stem not in self.due:
+            if file.suffix != ".jsonl" or file.stem not in self.expected:
                 yield (
                     (0, 0),
                     broken("foreign: the scenario has no such hospital", Where(str(file))),
@@ -324,12 +330,12 @@ class _Proof:
 
     def lines(self) -> Iterator[SealBreak]:
         """Compare every file with what is due, line by line; gives the first break of each."""
-        for name, due in self.due.items():
+        for name, expected in self.expected.items():
             file = self._file(name)
-            wanted, when = due.marks(), (0, 0)
+            wanted, when = expected.positions(), (0, 0)
             for number, line in enumerate(_lines(file), 1):
-                where, (expected, index) = Where(str(file), number), next(wanted, NO_MORE)
-                when = expected[:2] if expected else when
+                where, (next_one, index) = Where(str(file), number), next(wanted, NO_MORE)
+                when = next_one[:2] if next_one else when
                 try:
                     if not line.endswith(b"\n"):
                         if name in self.reached:
@@ -337,14 +343,18 @@ class _Proof:
                         self.torn[name] = index, where  # a death leaves it so
                         break
                     record = parse_record(line)
-                    while self._left_out(name, expected, record):
-                        expected, index = next(wanted, NO_MORE)
+                    while self._left_out(name, next_one, record):
+                        next_one, index = next(wanted, NO_MORE)
                     entry = FoundRecord(record, where)
                     in_place(
-                        entry, expected, due, self.found[name], islice(_lines(file), number, None)
+                        entry,
+                        next_one,
+                        expected,
+                        self.found[name],
+                        islice(_lines(file), number, None),
                     )
                     of_this_run(entry, self.scenario, self.routes)
-                    with_due_digests(entry, due)
+                    with_expected_digests(entry, expected)
                     in_itself(entry, self.scenario, self.counts)
                 except ChainBroken as error:
                     yield when, error
@@ -355,17 +365,17 @@ class _Proof:
                 self.found[name].add(index, record, number)
                 self.records += 1
 
-    def _left_out(self, host: str, expected: Mark | None, record: Record) -> bool:
+    def _left_out(self, host: str, next_one: RecordPosition | None, record: Record) -> bool:
         """Return whether a record that is due was left out at a hospital that went on."""
-        if expected is None or expected == mark(record):
+        if next_one is None or next_one == position_of(record):
             return False
         if host in self.routes.lost and host not in self.routes.back:  # until then it took its part
-            retires = record.without.get(expected.model, 0)
-            retired = _travels(expected) and 0 < retires <= expected.round
-            return retired or expected.round < record.back.get(host, 0)  # and it was lost again
-        return self._void(expected)
+            retires = record.without.get(next_one.model, 0)
+            retired = _travels(next_one) and 0 < retires <= next_one.round
+            return retired or next_one.round < record.back.get(host, 0)  # and it was lost again
+        return self._void(next_one)
 
-    def _void(self, wanted: Mark) -> bool:
+    def _void(self, wanted: RecordPosition) -> bool:
         """Return whether a record may be missing: its host was lost, or its model retired."""
         return self.routes.away(wanted.host, wanted.round) or (
             _travels(wanted)
@@ -382,9 +392,9 @@ class _Proof:
         """Find records that must be there, since others are that came after them; counts those that
         are due, less those that need not be there.
         """
-        for name, due in self.due.items():
+        for name, expected in self.expected.items():
             step, since = self.reached.get(name, (-1, None))
-            for number, (wanted, index) in enumerate(due.marks(), 1):
+            for number, (wanted, index) in enumerate(expected.positions(), 1):
                 if self.found[name].has(index):
                     self.owed += 1
                 elif not self._void(wanted):
@@ -394,14 +404,14 @@ class _Proof:
                         yield wanted[:2], broken(text, Where(str(self._file(name)), number))
                         step = -1  # the first is enough
 
-    def _reaches(self, found: Mark, where: Where) -> None:
+    def _reaches(self, found: RecordPosition, where: Where) -> None:
         """Note that what has arrived was sent: all records before must be there."""
         sender = self.topology.sender(_stop(found))
-        due = self.due[sender]
+        expected = self.expected[sender]
         step = (
-            due.departures[found.round]
+            expected.departures[found.round]
             if found.hop == 1
-            else due.program.position(found.model, found.round, found.hop - 1)
+            else expected.program.position(found.model, found.round, found.hop - 1)
         )
         if step is not None and step > self.reached.get(sender, (-1, None))[0]:
             self.reached[sender] = step, where
@@ -414,7 +424,7 @@ class _Proof:
             if not _travels(found):
                 continue
             self._reaches(found, where)
-            before, known = sources(found, self.due, self.found, self.routes)
+            before, known = sources(found, self.expected, self.found, self.routes)
             if any(one.digest_out == came for one in before):
                 self.links += 1
             elif before and (torn := self._torn_before(found)):
@@ -432,7 +442,7 @@ class _Proof:
                 error.fix += OWN if found.hop == 1 else ""
                 yield found[:2], error
 
-    def _torn_before(self, found: Mark) -> Where | None:
+    def _torn_before(self, found: RecordPosition) -> Where | None:
         """Return the torn line of a hospital without which the ring went on, where what has arrived
         can only have come from there: its record was whole before it left.
         """
@@ -443,7 +453,7 @@ class _Proof:
         before = self.routes.back_of(earlier) if earlier else None
         if where is None or before is None or self.routes.away(before.host, before.round):
             return None
-        step = self.due[last].program.position(found.model, found.round, found.hop - 1)
+        step = self.expected[last].program.position(found.model, found.round, found.hop - 1)
         return where if step is not None and index <= step else None
 
     def _file(self, name: str) -> Path:
@@ -458,10 +468,10 @@ def _lines(file: Path) -> Iterator[bytes]:
             yield from stream
 
 
-def _stop(mark: Mark) -> Stop:
-    return Stop(mark.round, mark.hop, mark.host, mark.model, mark.kind)  # type: ignore[arg-type]
+def _stop(position: RecordPosition) -> Stop:
+    return Stop(position.round, position.hop, position.host, position.model, position.kind)  # type: ignore[arg-type]
 
 
-def _travels(wanted: Mark) -> bool:
+def _travels(wanted: RecordPosition) -> bool:
     """Return whether a record is of a model that has come to its host."""
     return wanted.hop > 0 and wanted.kind != "ensemble"

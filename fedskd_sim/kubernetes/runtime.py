@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from kubernetes.client.exceptions import ApiException
 
-from fedskd_sim.custody.due import ways_left
+from fedskd_sim.custody.expected import ways_left
 from fedskd_sim.errors import (
     ChartNotInstallable,
     ClusterUnavailable,

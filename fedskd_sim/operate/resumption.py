@@ -135,7 +135,7 @@ def _is_whole(order: Order) -> bool:
         found = verify(run, scenario, {}, scenario.names)
     except FedskdError:
         return False
-    return not found.broken and found.records == found.due
+    return not found.broken and found.records == found.expected
 
 
 def _committed(order: Order) -> dict[str, store.Commit | None]:

@@ -53,7 +53,7 @@ def test_the_ring_goes_on(fault: str, policy: str, scenario_file: Callable, run:
         folder: Path = run(path, runtime)
         verdict, _ = verify_run(folder, scenario, None)
         assert verdict.broken is None
-        assert (verdict.lost, verdict.records) == (("b",), verdict.due)
+        assert (verdict.lost, verdict.records) == (("b",), verdict.expected)
         kept.append([replace(one, without={}) for one in read_records(folder)])
         (lost,) = {tuple(one["hospitals"].items()) for one in events(folder, name="lost")}
         last = [one for one in read_records(folder) if one.round == 3 and one.host != "b"]

@@ -17,7 +17,13 @@ from invariants import Broken
 from symbols import Run, prepared, scenario_of
 from weather import Cut, Storm
 
-from fedskd_sim.custody.due import Due, KeptRecord, Mark, mark, sources
+from fedskd_sim.custody.expected import (
+    ExpectedRecords,
+    KeptRecord,
+    RecordPosition,
+    position_of,
+    sources,
+)
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.errors import LeftBehind, Where
 from fedskd_sim.member.controller import Controller
@@ -361,19 +367,21 @@ def _of_proof(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[st
 def _of_records(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[str, str]]:
     """Compare the records with each other and with what is due."""
     ring = routes.topology
-    found: dict[str, dict[Mark, KeptRecord]] = {}
+    found: dict[str, dict[RecordPosition, KeptRecord]] = {}
     for name, node in run.world.nodes.items():
         records = node.custody.records
         found[name] = {
-            mark(one): KeptRecord(mark(one), one.digest_in, one.digest_out, Where(name))
+            position_of(one): KeptRecord(
+                position_of(one), one.digest_in, one.digest_out, Where(name)
+            )
             for one in records
         }
         if len(found[name]) != len(records):
             yield "each record once", name
         yield from _of_names(name, records, routes)
-    dues = {name: Due(scenario, ring, name) for name in scenario.names}
-    for name, due in dues.items():
-        for wanted, _ in due.marks():
+    by_host = {name: ExpectedRecords(scenario, ring, name) for name in scenario.names}
+    for name, expected in by_host.items():
+        for wanted, _ in expected.positions():
             at_home = not wanted.hop or wanted.kind == "ensemble"
             stop = None if at_home else ring.stop(wanted.model, wanted.round, wanted.hop)
             left_out = routes.away(name, wanted.round) or (stop is not None and routes.void(stop))
@@ -381,7 +389,7 @@ def _of_records(scenario: Scenario, run: Run, routes: Routes) -> Iterator[tuple[
                 yield "nothing is missing", str(wanted)
         for wanted, entry in found[name].items():
             if wanted.hop and wanted.kind != "ensemble":
-                before, known = sources(wanted, dues, found, routes)
+                before, known = sources(wanted, by_host, found, routes)
                 came = {one.digest_out for one in before}
                 if known and came and entry.digest_in not in came:
                     yield "everything came from somewhere", str(wanted)

@@ -14,7 +14,13 @@ from nights import part_of
 from symbols import Run, lived, scenario_of
 from weather import OneDeath, Storm
 
-from fedskd_sim.custody.due import Due, KeptRecord, Mark, mark, sources
+from fedskd_sim.custody.expected import (
+    ExpectedRecords,
+    KeptRecord,
+    RecordPosition,
+    position_of,
+    sources,
+)
 from fedskd_sim.errors import Where
 from fedskd_sim.member.schedule import FOR_EVER
 from fedskd_sim.messages import CONTROLLER
@@ -47,19 +53,21 @@ def faults_of(scenario: Scenario, run: Run) -> Iterator[str]:
     state, ring = run.world.controller.state, Topology.of(scenario)
     yield from () if state.ended and not state.ended.code else [f"it ended as {state.ended}"]
     yield from map(str, run.refusals)
-    found: dict[str, dict[Mark, KeptRecord]] = {}
+    found: dict[str, dict[RecordPosition, KeptRecord]] = {}
     for name, node in run.world.nodes.items():
         records = node.custody.records
         found[name] = {
-            mark(one): KeptRecord(mark(one), one.digest_in, one.digest_out, Where(name))
+            position_of(one): KeptRecord(
+                position_of(one), one.digest_in, one.digest_out, Where(name)
+            )
             for one in records
         }
         yield from () if len(found[name]) == len(records) else [f"{name} has a record twice"]
     routes = Routes(ring, state.lost)
-    dues = {name: Due(scenario, ring, name) for name in scenario.names}
-    for name, due in dues.items():
+    by_host = {name: ExpectedRecords(scenario, ring, name) for name in scenario.names}
+    for name, expected in by_host.items():
         gone = name in state.lost or run.world.nodes[name].gone
-        for wanted, _ in () if gone else due.marks():
+        for wanted, _ in () if gone else expected.positions():
             at_home = not wanted.hop or wanted.kind == "ensemble"
             left_out = not at_home and routes.void(
                 ring.stop(wanted.model, wanted.round, wanted.hop)
@@ -68,7 +76,7 @@ def faults_of(scenario: Scenario, run: Run) -> Iterator[str]:
                 yield f"there is no record of {wanted}"
         for wanted, entry in found[name].items():
             if wanted.hop and wanted.kind != "ensemble":
-                before, known = sources(wanted, dues, found, routes)
+                before, known = sources(wanted, by_host, found, routes)
                 came = {one.digest_out for one in before}
                 if known and came and entry.digest_in not in came:
                     yield f"{wanted} came from nowhere"

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from fedskd_sim.cli import main
-from fedskd_sim.custody.due import Due, ways_left
+from fedskd_sim.custody.expected import ExpectedRecords, ways_left
 from fedskd_sim.custody.verify import Verdict, verify
 from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.learning.comparable import image_shape
@@ -166,7 +166,7 @@ def test_a_run_of_every_algorithm_is_whole(runs: Callable, name: str) -> None:
     """
     found = proven(runs(name))
     assert found.broken is None
-    assert found.records == found.due > 0
+    assert found.records == found.expected > 0
     kept = len(list((runs(name) / "weights").iterdir()))
     assert (
         (found.weights, found.unchecked) == (kept - 3, 3)
@@ -321,7 +321,7 @@ def test_a_torn_last_line_of_who_died_is_a_death(scenario_file: Callable, run: C
         file.write_bytes(whole + rest)
         found = proven(folder)
         assert (found.broken, found.lost, found.torn) == (None, ("b",), ("b",))
-        assert found.records == found.due
+        assert found.records == found.expected
         assert str(found).endswith("; the last line of b is torn, as a death leaves it")
     for kept in (1, 2):  # the second visit's model has come home
         file.write_bytes(b"".join(lines[:kept]) + lines[kept][:60])
@@ -388,7 +388,7 @@ def test_a_run_that_ended_early_is_whole_as_far_as_it_got(copied: Callable) -> N
         file.write_text("".join(kept[:5]), encoding="utf-8")
     found = proven(run)
     assert found.broken is None
-    assert (found.records, found.due) == (15, 30)
+    assert (found.records, found.expected) == (15, 30)
     assert str(found).startswith("whole as far as it got: 15 of 30 records")
     (run / "records" / "b.jsonl").write_text("")
     assert place(verify(run)) == ("missing", "b", 1)
@@ -476,10 +476,10 @@ def test_a_record_is_found_by_its_mark(scenario_file: Callable, name: str) -> No
     text = TEXT.format(algorithm=algorithm, prediction=prediction, more=more)
     given = load(scenario_file(text)).scenario
     ring = Topology.of(given)
-    for due in (Due(given, ring, name) for name in given.names):
-        marks = [*due.marks()]
+    for expected in (ExpectedRecords(given, ring, name) for name in given.names):
+        marks = [*expected.positions()]
         assert marks
-        assert [due.index(one) for one, _ in marks] == [index for _, index in marks]
+        assert [expected.index(one) for one, _ in marks] == [index for _, index in marks]
         known = {one for one, _ in marks}
         kinds = {one.kind for one in known} | {"reduce"}
         others = {
@@ -491,7 +491,7 @@ def test_a_record_is_found_by_its_mark(scenario_file: Callable, name: str) -> No
             }.items()
             for value in values
         }  # fmt: skip
-        assert not [one for one in others - known if due.index(one) is not None]
+        assert not [one for one in others - known if expected.index(one) is not None]
 
 
 def test_a_poisoner_need_not_pass_on_what_came(scenario_file: Callable) -> None:
@@ -508,7 +508,7 @@ faults: [{hospital: a, what: poison, round: 2, factor: 9}]
     given = load(scenario_file(text)).scenario
     ring = Topology.of(given)
     told = {
-        (host, round_, kind): Due(given, ring, host).passes_on(
+        (host, round_, kind): ExpectedRecords(given, ring, host).passes_on(
             Record("s", 1, kind, round_, 2, host, "b", "net", "passed")  # type: ignore[arg-type]
         )
         for host in "ab"

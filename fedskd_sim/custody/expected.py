@@ -35,7 +35,7 @@ TRAINING = ("trained", "rolled_back", "passed")
 """The outcomes of all other kinds."""
 
 
-class Mark(NamedTuple):
+class RecordPosition(NamedTuple):
     """What no two records of a run share."""
 
     round: int
@@ -52,13 +52,13 @@ class Mark(NamedTuple):
         )
 
 
-def mark(record: Record) -> Mark:
-    """Return the mark of a record."""
-    return Mark(record.round, record.hop, record.kind, record.host, record.model)
+def position_of(record: Record) -> RecordPosition:
+    """Return the position of a record."""
+    return RecordPosition(record.round, record.hop, record.kind, record.host, record.model)
 
 
 @dataclass(frozen=True)
-class Due:
+class ExpectedRecords:
     """The records of one hospital."""
 
     scenario: Scenario
@@ -70,12 +70,12 @@ class Due:
         """What the hospital does."""
         return Program(self.topology, self.host)
 
-    def marks(self) -> Iterator[tuple[Mark, int]]:
+    def positions(self) -> Iterator[tuple[RecordPosition, int]]:
         """Yield every record that is due, in order, with the step that leaves it."""
         found = ((self._mark(step), index) for index, step in self._program())
         return ((one, index) for one, index in found if one)
 
-    def index(self, one: Mark) -> int | None:
+    def index(self, one: RecordPosition) -> int | None:
         """Return the step that leaves a record; None where none does."""
         index = self.program.index_of_record(one.model, one.round, one.hop)
         step = None if index is None else self.program.at(index)
@@ -86,7 +86,7 @@ class Due:
         """The step at which the own model sets out, by round."""
         return {step.round: index for index, step in self._program() if step.action == "depart"}
 
-    def origin(self, round_: int) -> Mark | None:
+    def origin(self, round_: int) -> RecordPosition | None:
         """Return the record whose digest is that of the own model as it sets out in a round; None
         where no record tells.
 
@@ -104,7 +104,7 @@ class Due:
         if last and algorithm.personal:
             return None
         if self.topology.pattern == "all_reduce":
-            alone = Mark(round_ - 1, 0, "alone", self.host, self.host)
+            alone = RecordPosition(round_ - 1, 0, "alone", self.host, self.host)
             return alone if last and algorithm.keeps_models else None
         if before is None or (apart(self.scenario) and round_ > 1):
             return None
@@ -131,19 +131,23 @@ class Due:
             if step is not None:
                 yield index, step
 
-    def _mark(self, step: Step) -> Mark | None:
-        """Return the mark of the record that a step leaves, if it leaves one."""
+    def _mark(self, step: Step) -> RecordPosition | None:
+        """Return the position of the record that a step leaves, if it leaves one."""
         match step.action:
             case "host" if step.stop:
-                return Mark(step.round, step.stop.hop, step.stop.kind, self.host, step.stop.model)
+                return RecordPosition(
+                    step.round, step.stop.hop, step.stop.kind, self.host, step.stop.model
+                )
             case "warm_up":
-                return Mark(0, 0, "warm_up", self.host, self.host)
+                return RecordPosition(0, 0, "warm_up", self.host, self.host)
             case "alone":
-                return Mark(step.round, 0, "alone", self.host, self.host)
+                return RecordPosition(step.round, 0, "alone", self.host, self.host)
             case "home":
-                return Mark(step.round, 0, "evaluation", self.host, self.host)
+                return RecordPosition(step.round, 0, "evaluation", self.host, self.host)
             case "ensemble" if self.scenario.prediction.ensemble:
-                return Mark(step.round, self.topology.behind, "ensemble", self.host, self.host)
+                return RecordPosition(
+                    step.round, self.topology.behind, "ensemble", self.host, self.host
+                )
         return None
 
 
@@ -170,7 +174,7 @@ _LINE = Struct("<I")
 class KeptRecord(NamedTuple):
     """What is known of a record that stands where it should; '' for a digest that it has not."""
 
-    mark: Mark
+    position: RecordPosition
     digest_in: str
     digest_out: str
     where: Where
@@ -179,10 +183,10 @@ class KeptRecord(NamedTuple):
 class KeptRecords:
     """The records of one hospital, by the step of its program that has left them."""
 
-    def __init__(self, due: Due, file: Path) -> None:
+    def __init__(self, expected: ExpectedRecords, file: Path) -> None:
         """Have a row of zeros for every step; ``file`` is where the records stand."""
-        self._due, self._file = due, str(file)
-        self._rows = bytearray(_ROW.size * len(due.program))
+        self._expected, self._file = expected, str(file)
+        self._rows = bytearray(_ROW.size * len(expected.program))
 
     def add(self, index: int, record: Record, line: int) -> None:
         """Keep the record of a step; its digests have 32 hexadecimal digits, or none."""
@@ -194,19 +198,23 @@ class KeptRecords:
         """Return whether there is a record of a step."""
         return bool(_LINE.unpack_from(self._rows, index * _ROW.size)[0])
 
-    def get(self, mark: Mark) -> KeptRecord | None:
-        """Return a record by its mark; None where there is none."""
-        index = self._due.index(mark)
-        return self._at(index, mark) if index is not None and self.has(index) else None
+    def get(self, position: RecordPosition) -> KeptRecord | None:
+        """Return a record by its position; None where there is none."""
+        index = self._expected.index(position)
+        return self._at(index, position) if index is not None and self.has(index) else None
 
     def __iter__(self) -> Iterator[KeptRecord]:
         """Yield all records in order."""
-        return (self._at(index, mark) for mark, index in self._due.marks() if self.has(index))
+        return (
+            self._at(index, position)
+            for position, index in self._expected.positions()
+            if self.has(index)
+        )
 
-    def _at(self, index: int, mark: Mark) -> KeptRecord:
+    def _at(self, index: int, position: RecordPosition) -> KeptRecord:
         line, comes, leaves, came, left = _ROW.unpack_from(self._rows, index * _ROW.size)
         digests = came.hex() if comes else "", left.hex() if leaves else ""
-        return KeptRecord(mark, *digests, Where(self._file, line))
+        return KeptRecord(position, *digests, Where(self._file, line))
 
 
 class FoundRecord(NamedTuple):
@@ -254,7 +262,10 @@ def misnamed(record: Record, routes: Routes) -> str:
 
 
 def sources(
-    found_at: Mark, dues: Mapping[str, Due], found: KeptByHospital, routes: Routes
+    found_at: RecordPosition,
+    by_host: Mapping[str, ExpectedRecords],
+    found: KeptByHospital,
+    routes: Routes,
 ) -> Sources:
     """Return the records of the stops from which a model may have come to the one that is marked.
 
@@ -267,17 +278,17 @@ def sources(
         if stop.hop == 1:
             away, stays = routes.away(stop.model, stop.round), routes.stays(stop.model, stop.round)
             if away or not stays:
-                origin = dues[stop.model].origin(stop.round)
+                origin = by_host[stop.model].origin(stop.round)
                 there = [*_there(found[stop.model], origin)]
                 known = known and origin is not None and bool(there or not away)
-                known = known and not dues[stop.model].poisons(stop.round)
+                known = known and not by_host[stop.model].poisons(stop.round)
                 records += there
             stop = routes.back_of(stop) if stays else None
         else:
             stop = routes.back_of(stop)
         if stop is not None:
-            mark = Mark(stop.round, stop.hop, stop.kind, stop.host, stop.model)
-            there = [*_there(found[stop.host], mark)] if stop.kind != "homecoming" else []
+            position = RecordPosition(stop.round, stop.hop, stop.kind, stop.host, stop.model)
+            there = [*_there(found[stop.host], position)] if stop.kind != "homecoming" else []
             records += there
             if not routes.away(stop.host, stop.round):
                 break
@@ -292,8 +303,8 @@ class Sources(NamedTuple):
     known: bool
 
 
-def _there(some: KeptRecords, mark: Mark | None) -> Iterator[KeptRecord]:
-    if mark is not None and (found := some.get(mark)):
+def _there(some: KeptRecords, position: RecordPosition | None) -> Iterator[KeptRecord]:
+    if position is not None and (found := some.get(position)):
         yield found
 
 
@@ -311,8 +322,8 @@ def broken(text: str, where: Where) -> ChainBroken:
 
 def in_place(
     entry: FoundRecord,
-    expected: Mark | None,
-    due: Due,
+    next_one: RecordPosition | None,
+    expected: ExpectedRecords,
     before: KeptRecords,
     rest: Iterable[bytes],
 ) -> None:
@@ -320,8 +331,8 @@ def in_place(
 
     Args:
         entry: the record.
-        expected: what is due; None behind the end of the program.
-        due: all that is due of this hospital.
+        next_one: what is due; None behind the end of the program.
+        expected: all that is due of this hospital.
         before: what stands before it in the file.
         rest: the lines behind it, which tell whether what is due was swapped or is missing.
 
@@ -329,16 +340,16 @@ def in_place(
         ChainBroken: with the reason.
 
     """
-    found = mark(entry.record)
-    if found == expected:
+    found = position_of(entry.record)
+    if found == next_one:
         return
     if earlier := before.get(found):
         text = f"doubled: {found} stands in line {earlier.where.line} already"
-    elif due.index(found) is None:
+    elif expected.index(found) is None:
         text = f"foreign: the run has no {str(found).removeprefix('the ')}"
     else:
-        how = "swapped" if any(_mark_of(line) == expected for line in rest) else "missing"
-        text = f"{how}: {expected} should stand before {found}"
+        how = "swapped" if any(_position_of(line) == next_one for line in rest) else "missing"
+        text = f"{how}: {next_one} should stand before {found}"
     raise broken(text, entry.where)
 
 
@@ -346,7 +357,7 @@ def of_this_run(entry: FoundRecord, scenario: Scenario, routes: Routes) -> None:
     """Raise ChainBroken for a record of another scenario, seed or architecture, with an outcome
     that such a stop cannot have, or that names others as lost or back than those who were.
     """
-    record, found = entry.record, mark(entry.record)
+    record, found = entry.record, position_of(entry.record)
     given = (record.scenario, record.seed, record.architecture)
     wanted = (scenario.name, scenario.seed, scenario.architecture(record.model).name)
     if given != wanted:
@@ -358,12 +369,12 @@ def of_this_run(entry: FoundRecord, scenario: Scenario, routes: Routes) -> None:
         raise broken(f"altered: {found} was not {record.outcome}", entry.where)
 
 
-def with_due_digests(entry: FoundRecord, due: Due) -> None:
+def with_expected_digests(entry: FoundRecord, expected: ExpectedRecords) -> None:
     """Raise ChainBroken for a record without the digests that such a stop leaves, or with others:
     a model that sets out has none to come with, one that is only evaluated none to leave with, and
     one that was not trained leaves as it came.
     """
-    record, found = entry.record, mark(entry.record)
+    record, found = entry.record, position_of(entry.record)
     at_home = record.hop == 0 or record.kind == "ensemble"
     evaluated = at_home and record.outcome == "evaluated"
     if bool(record.digest_in) == at_home or bool(record.digest_out) == evaluated:
@@ -374,10 +385,10 @@ def with_due_digests(entry: FoundRecord, due: Due) -> None:
     taken = (
         record.outcome == "passed"
         and record.kind == "homecoming"
-        and not due.scenario.prediction.keeps_averaged
-        and due.scenario.algorithm.base_sessions  # others may keep another model
+        and not expected.scenario.prediction.keeps_averaged
+        and expected.scenario.algorithm.base_sessions  # others may keep another model
     )
-    if (taken or due.passes_on(record)) and record.digest_in != record.digest_out:
+    if (taken or expected.passes_on(record)) and record.digest_in != record.digest_out:
         raise broken(f"altered: {found} changes nothing, and its digests differ", entry.where)
 
 
@@ -399,7 +410,7 @@ def in_itself(entry: FoundRecord, scenario: Scenario, counts: Mapping[str, Sampl
             f"{record.samples} samples and {record.steps} steps, for the reason {record.reason!r}: "
             "a session that is rolled back has trained nothing, and says why"
         )
-        raise broken(f"altered: {mark(record)} tells of {text}", entry.where)
+        raise broken(f"altered: {position_of(record)} tells of {text}", entry.where)
     if not scenario.learns or not counts:
         return
     for wrong in (
@@ -407,7 +418,7 @@ def in_itself(entry: FoundRecord, scenario: Scenario, counts: Mapping[str, Sampl
         _wrong_weight(record, scenario, counts),
     ):
         if wrong:
-            raise broken(f"altered: {mark(record)} {wrong}", entry.where)
+            raise broken(f"altered: {position_of(record)} {wrong}", entry.where)
 
 
 def _wrong_samples(record: Record, scenario: Scenario, counts: Mapping[str, SampleCounts]) -> str:
@@ -446,8 +457,8 @@ def _wrong_weight(record: Record, scenario: Scenario, counts: Mapping[str, Sampl
     return ""
 
 
-def _mark_of(line: bytes) -> Mark | None:
+def _position_of(line: bytes) -> RecordPosition | None:
     try:
-        return mark(parse_record(line))
+        return position_of(parse_record(line))
     except ValueError:
         return None
