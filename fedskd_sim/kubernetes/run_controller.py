@@ -441,7 +441,7 @@ def _prepare(
         for name in names
         if loaded.scenario.custody.enabled and plan.custody(name) and not aborts
     }
-    rules = Rules(names, loaded.scenario.on_loss.heals, survivors=kept, patience={
+    rules = Rules(names, survivors=kept, patience={
         "hopeless": 0.0, "stuck": plan.startup_seconds * STUCK,
         "unschedulable": plan.unschedulable_seconds,
     })  # fmt: skip

@@ -91,7 +91,7 @@ class PodSaw(NamedTuple):
 
 
 class Spoke(NamedTuple):
-    """A member has logged this, or a hospital has told the controller this."""
+    """A member has logged this, or a hospital has told the controller that it waited in vain."""
 
     what: events.Logged | Failed
 
@@ -267,8 +267,7 @@ def step(
         case PodSaw():
             state = _on_pod(state, fact, now)
         case Spoke(Failed() as word):
-            wait = OWN_WORD_S if word.code in CONSEQUENCES else 0.0
-            state = replace(state, held=(*state.held, HeldWord(word, now + wait)))
+            state = replace(state, held=(*state.held, HeldWord(word, now + OWN_WORD_S)))
         case Spoke(events.Logged() as line):
             state = _on_line(state, line)
         case Began(pods):
@@ -414,13 +413,11 @@ def _conclude(
         if name in state.concluded or not (found := judge(rules, state, name, now)):
             continue
         state = replace(state, concluded=state.concluded | {name})
-        caused = [one for one in state.held if one.word.code in CONSEQUENCES][:1]
-        if isinstance(found, Lost) and found.code not in CONSEQUENCES:
-            state = replace(state, held=tuple(one for one in state.held if one not in caused))
-        return state, [found]
-    due = [one for one in state.held if now >= one.until][:1]
-    held = tuple(one for one in state.held if one not in due)
-    return replace(state, held=held), [Pass(one.word) for one in due]
+        causes = isinstance(found, Lost) and found.code not in CONSEQUENCES
+        return replace(state, held=state.held[1:] if causes else state.held), [found]
+    if state.held and now >= state.held[0].until:
+        return replace(state, held=state.held[1:]), [Pass(state.held[0].word)]
+    return state, []
 
 
 def _supervise(
