@@ -249,7 +249,6 @@ for command in (
     members.controller,
     members.hospital,
     members.conduct,
-    members.results,
-    members.place,
+    members.read_claim,
 ):
     main.add_command(command)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,9 @@ def controller(scenario: Path, run: str, out: Path, bind: str, keys: Path | None
 )
 @click.option("--anyway", is_flag=True, help="Go on from custody of other circumstances.")
 @click.option(
+    "--serve", type=int, default=0, help="Port of the loopback address to serve the folder at."
+)
+@click.option(
     "--to-stdout", is_flag=True, help="Write the log, with records and timings, to standard output."
 )
 @DATA
@@ -129,41 +132,17 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 
 @click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--name", required=True, help="Whose files they are.")
+@click.option("--run", required=True, help="Name of the run.")
+@click.option("--serve", "port", type=int, required=True, help="Port of the loopback address.")
 @click.option(
-    "--fetched", is_flag=True, help="Say that the results have arrived: the hospital may leave."
+    "--secret", type=click.Path(path_type=Path, exists=True), required=True, help="The run secret."
 )
-@click.option("--kept", default="", help="Write what this hospital goes on from, instead.")
-@click.option("--taken", default="", help="Say that this has arrived elsewhere: it is removed.")
 @with_exit_code
-def results(folder: Path, kept: str, taken: str, *, fetched: bool) -> None:
-    """Write all results but logs to standard output: a tar archive in lines of base64, and a
-    full stop when it is whole.
-    """
-    from fedskd_sim.runtimes import handover  # noqa: PLC0415
-    from fedskd_sim.runtimes.member import CUSTODY, FETCHED  # noqa: PLC0415
+def read_claim(folder: Path, name: str, run: str, port: int, secret: Path) -> None:
+    """Serve what a hospital has left on a claim, until this is told to stop."""
+    from fedskd_sim.runtimes.handover import FolderServer, token_of  # noqa: PLC0415
 
-    if fetched:
-        (folder / FETCHED).touch()
-        return
-    if taken:
-        (folder / handover.PLACED).unlink(missing_ok=True)
-        shutil.rmtree(folder / CUSTODY / taken, ignore_errors=True)
-        return
-    names = ("weights", "predictions", "records", "samples", "timings", "metrics")
-    whole = [(folder / name, name) for name in names if (folder / name).is_dir()]
-    for line in handover.pack(handover.list_kept(folder, kept) if kept else whole):
-        click.echo(line)
-
-
-@click.command(hidden=True)
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def place(folder: Path) -> None:
-    """Read what `results` writes from standard input, put it into a hospital's folder, and say
-    so.
-    """
-    from fedskd_sim.runtimes import handover  # noqa: PLC0415
-
-    if not (folder / handover.PLACED).exists():  # a second time, the hospital is at work with it
-        handover.unpack(sys.stdin, folder)
-        (folder / handover.PLACED).touch()
-    click.echo(handover.PLACED)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with closing(FolderServer.start(folder, name, token_of(secret.read_bytes(), run, name), port)):
+        signal.pause()

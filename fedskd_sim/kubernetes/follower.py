@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable
-from fedskd_sim.kubernetes import reach
+from fedskd_sim.kubernetes.folders import PodFolders
 from fedskd_sim.kubernetes.inspection import ControllerWatch, started
 from fedskd_sim.kubernetes.job_annotations import Losses, losses_in, verdict_in
 from fedskd_sim.kubernetes.log_collector import LogCollector
@@ -31,8 +31,8 @@ class Follower:
     reach: Reach
     release: str
     order: Order
-    brings: bool
-    """Hospitals wait for what they go on from, which is in the run folder."""
+    brings: PodFolders | None
+    """Hospitals wait for what they go on from, which is in the run folder, and is brought here."""
     leave: Callable[[], None]
     """Is called when the run is to be left to itself."""
     errors: list[LoggedError] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Follower:
             self.errors += [error] if (error := error_of(logged)) else []
             match logged.what:
                 case events.AwaitsCustody() if self.brings:
-                    reach.bring(self.reach, self.release, self.order.folder, logged.hospital)
+                    self.brings.bring(self.order.folder, logged.hospital)
                 case events.Holding():
                     self.holding.add(logged.hospital)
                 case events.LostEvent(_, hospitals):

@@ -11,7 +11,7 @@ from fedskd_sim.errors import InvalidValue
 from fedskd_sim.exits import final_codes
 from fedskd_sim.kubernetes.client_models import problems_of
 from fedskd_sim.kubernetes.overlay import Locate, Patch, anywhere, apply_patch, check, refusal
-from fedskd_sim.kubernetes.plan import METRICS_PORT, PORT, Plan
+from fedskd_sim.kubernetes.plan import FOLDER_PORT, METRICS_PORT, PORT, Plan
 from fedskd_sim.learning.workspace import FIXED, WORKSPACE
 from fedskd_sim.scenario import Hospital, Scenario
 
@@ -45,6 +45,8 @@ CONFIG, KEY, RUN, DATA, TEMPORARY = (
     "/data",
     "/tmp",  # noqa: S108 - in a pod
 )
+RUN_KEY = "run-key"
+"""The secret's key, and the file in which a pod finds it."""
 FETCHING = {"cpu": "50m", "memory": "64Mi"}
 
 
@@ -117,9 +119,10 @@ def _mount(plan: Plan, name: str, volume: str, path: str, only: bool) -> dict[st
 def _arguments(plan: Plan, name: str, *, with_data: bool) -> list[str]:
     flags = {
         "--name": name, "--run": plan.run, "--out": RUN, "--bind": plan.bind,
-        "--advertise": plan.address(name), "--controller": plan.hub, "--secret": f"{KEY}/run-key",
+        "--advertise": plan.address(name), "--controller": plan.hub, "--secret": f"{KEY}/{RUN_KEY}",
         "--metrics": plan.metrics, "--patience": f"{plan.startup_seconds:g}",
         "--hold": f"{plan.hold_seconds:g}", "--linger": f"{plan.linger_seconds:g}",
+        "--serve": str(FOLDER_PORT),
     }  # fmt: skip
     if with_data:
         flags["--data"] = DATA
@@ -288,15 +291,68 @@ def job(
     return body
 
 
+READER_S = 3600
+"""A pod that reads a claim ends after so long, whatever became of who made it."""
+
+
+def reader(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, Any]:
+    """Write a pod that serves what a hospital has left on its claim: where the hospital's own pod
+    may be, with its claim and the run's secret, without its cards, its data and what runs beside
+    it.
+    """
+    spec = _patch_pod(scenario, plan, name, anywhere)
+    theirs = next(one for one in spec["containers"] if one["name"] == "hospital")
+    image = plan.images["controller"]
+    mounts = [one for one in theirs["volumeMounts"] if one["name"] in READ]
+    container = {
+        "name": "hospital",
+        "image": image["image"],
+        "imagePullPolicy": image["pullPolicy"],
+        "args": [
+            "read-claim", RUN, "--name", name, "--run", plan.run, "--serve", str(FOLDER_PORT),
+            "--secret", f"{KEY}/{RUN_KEY}",
+        ],
+        "env": [{"name": "HOME", "value": TEMPORARY}],
+        "resources": {"requests": FETCHING, "limits": {"memory": "512Mi"}},
+        "securityContext": theirs["securityContext"],
+        "volumeMounts": [{**one, "readOnly": one["name"] != "temporary"} for one in mounts],
+    }  # fmt: skip
+    own = {
+        "activeDeadlineSeconds": READER_S,
+        "containers": [container],
+        "volumes": [one for one in spec["volumes"] if one["name"] in READ],
+    }
+    without = ("hostname", "subdomain", "initContainers", "resourceClaims", "schedulingGates")
+    labels = {**plan.common_labels, **plan.labels, "app.kubernetes.io/name": "fedskd-sim-reader"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{plan.job(name)}-read",
+            "namespace": plan.namespace,
+            "labels": labels,
+            "ownerReferences": [_owner(plan, owner_uid)],
+        },
+        "spec": {key: value for key, value in spec.items() if key not in without} | own,
+    }
+
+
+READ = ("results", "key", "temporary")
+"""The volumes that a pod which reads a claim needs."""
+
+
+def _owner(plan: Plan, uid: str) -> dict[str, str]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": uid}
+
+
 def _job_metadata(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, Any]:
     settings = plan.settings(name)
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": owner_uid}
     return {
         "name": plan.job(name),
         "namespace": plan.namespace,
         "labels": plan.common_labels | settings["jobLabels"] | _labels(scenario, plan, name),
         "annotations": settings["jobAnnotations"],
-        "ownerReferences": [owner],
+        "ownerReferences": [_owner(plan, owner_uid)],
     }
 
 

@@ -18,8 +18,12 @@ from fedskd_sim.errors import InvalidValue
 from fedskd_sim.kubernetes.overlay import Patch
 from fedskd_sim.messages import CONTROLLER
 
+PLAN = "plan.json"
+"""The file of the run's ConfigMap in which it is."""
 PORT = 5555
 METRICS_PORT = 9100
+FOLDER_PORT = 9101
+"""Where a hospital serves its folder, on its pod's loopback address."""
 NESTED = ("gpu", "requests", "limits")
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {

@@ -1,35 +1,30 @@
-"""What the launcher does in a cluster with the rights of its user: look at a release's pods and at
-their place in a queue of Kueue, follow logs, fetch results, and bring what hospitals go on from to
-the pods of a release that waits for it.
+"""What the launcher asks of the API server with the rights of its user: a release's pods, their
+place in a queue of Kueue, their logs, and connections to their ports.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from http.client import HTTPConnection
 from typing import Any, TypeVar
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
-from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
-from websocket import WebSocketException
 
-from fedskd_sim import clock
-from fedskd_sim.errors import ClusterUnavailable, InvalidValue, RunUnreadable
+from fedskd_sim.errors import ClusterUnavailable
+from fedskd_sim.kubernetes import portforward
 from fedskd_sim.kubernetes.helm import RIGHTS
-from fedskd_sim.kubernetes.jobs import KUEUE, RUN
-from fedskd_sim.kubernetes.plan import Plan
-from fedskd_sim.kubernetes.pods import FETCH, finding, newest
+from fedskd_sim.kubernetes.jobs import KUEUE, RUN_KEY
+from fedskd_sim.kubernetes.plan import PLAN
+from fedskd_sim.kubernetes.pods import FETCH, finding
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes import handover
-from fedskd_sim.runtimes.handover import PLACED, unpack
-from fedskd_sim.runtimes.member import CUSTODY
 
 VERSIONS = ("v1beta2", "v1beta1")
 QUEUE, GROUP = f"{KUEUE}/queue-name", f"{KUEUE}/pod-group-name"
@@ -83,7 +78,6 @@ def _is(workload: dict[str, Any], *types: str) -> bool:
 CONNECTIONS = 160
 ASK_S = (5, 30)
 FOLLOW_S = (5, 120)
-EXEC_S = 300
 FORBIDDEN, MISSING = (401, 403), 404
 NO_LOG = 400
 """How the API server says that a container has never run, or that there is none of this name."""
@@ -148,7 +142,7 @@ class Reach:
     def check(self) -> None:
         """Refuse a namespace that is missing or forbidden; raises ClusterUnavailable."""
         try:
-            self._ask(lambda: self._core.read_namespace(self.namespace, _request_timeout=ASK_S))
+            self.ask(lambda: self._core.read_namespace(self.namespace, _request_timeout=ASK_S))
         except ApiException as error:
             if error.status == MISSING:
                 fix = f"kubectl create namespace {self.namespace}"
@@ -182,7 +176,7 @@ class Reach:
         wanted = f"reason=FailedCreate,involvedObject.kind=Job,involvedObject.name={job}"
         asked = {"field_selector": wanted, "_request_timeout": ASK_S}
         try:
-            found = self._ask(lambda: self._core.list_namespaced_event(self.namespace, **asked))
+            found = self.ask(lambda: self._core.list_namespaced_event(self.namespace, **asked))
         except ApiException:
             return ""
         return str(found.items[-1].message) if found.items else ""
@@ -197,7 +191,7 @@ class Reach:
                 api.list_namespaced_custom_object, KUEUE, version, self.namespace, "workloads"
             )
             with suppress(ApiException, Unreachable):
-                return list(self._ask(partial(wanted, _request_timeout=ASK_S))["items"])
+                return list(self.ask(partial(wanted, _request_timeout=ASK_S))["items"])
         return []
 
     def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
@@ -227,7 +221,7 @@ class Reach:
             yield rest.decode(errors="replace")
 
     def _log(self, pod: str, container: str, follow: bool) -> Any:  # noqa: FBT001 - as the API has it
-        return self._ask(
+        return self.ask(
             lambda: self._core.read_namespaced_pod_log(
                 pod,
                 self.namespace,
@@ -238,92 +232,66 @@ class Reach:
             )
         )
 
-    def fetch(self, pod: str, hospital: str, folder: Path) -> None:
-        """Bring all that a holding hospital has of weights, predictions, records and timings into a
-        folder. Nothing is there in part; the hospital still holds.
+    def connect(self, pod: str, port: int, patience: float) -> HTTPConnection:
+        """Connect to a port of a pod (`portforward.connect`); raises ConnectionError."""
+        return portforward.connect(self._settings, self.namespace, pod, port, patience)
+
+    def config(self, release: str) -> tuple[str, dict[str, str]]:
+        """Read the ConfigMap of a release's run: its identity, and its files by name.
 
         Raises:
-            Unreachable: the connection broke, or what came was not whole.
+            LookupError: there is none.
+            Unreachable, ApiException: it cannot be read.
 
         """
-        _unpack(self._run(pod, ["fedskd-sim", "results", RUN]), pod, hospital, folder)
+        for one in self._list(self._core.list_namespaced_config_map, release):
+            if PLAN in (one.data or {}):
+                return str(one.metadata.uid), dict(one.data)
+        raise LookupError(f"the release {release!r} has no run")
 
-    def let_go(self, pod: str) -> None:
-        """Dismiss a holding hospital; raises Unreachable, ApiException."""
-        self._run(pod, ["fedskd-sim", "results", RUN, "--fetched"])
+    def secret(self, name: str) -> bytes:
+        """Read the run's secret; raises Unreachable, ApiException."""
+        found = self.ask(
+            lambda: self._core.read_namespaced_secret(name, self.namespace, _request_timeout=ASK_S)
+        )
+        return b64decode(found.data[RUN_KEY])
 
-    def take(self, pod: str, hospital: str, folder: Path) -> None:
-        """Bring what a hospital goes on from out of its pod into a run folder, in place of what is
-        there; then it is nowhere else.
+    def pod(self, name: str) -> Any:
+        """Read a pod; raises Unreachable, ApiException."""
+        return self.ask(
+            lambda: self._core.read_namespaced_pod(name, self.namespace, _request_timeout=ASK_S)
+        )
 
-        Raises:
-            Unreachable: the connection broke, or what came was not whole.
-            RunUnreadable: its pod has nothing.
+    def make_pod(self, body: dict[str, Any]) -> None:
+        """Make a pod; raises Unreachable, ApiException."""
+        self.ask(
+            lambda: self._core.create_namespaced_pod(self.namespace, body, _request_timeout=ASK_S)
+        )
 
-        """
-        text = self._run(pod, ["fedskd-sim", "results", RUN, "--kept", hospital])
-        if not text.strip() and any((folder / CUSTODY / hospital).glob("commit-*")):
-            return  # taken before, and removed there
-        if not text.strip():
-            fix = "give --values with the claims on which the run kept it"
-            raise RunUnreadable(
-                f"the pod of {hospital!r} has nothing from which it could go on", fix=fix
+    def remove_pod(self, name: str) -> None:
+        """Remove a pod at once; raises Unreachable, ApiException."""
+        self.ask(
+            lambda: self._core.delete_namespaced_pod(
+                name, self.namespace, grace_period_seconds=0, _request_timeout=ASK_S
             )
-        _unpack(text, pod, hospital, folder)
-        self._run(pod, ["fedskd-sim", "results", RUN, "--taken", hospital])
-
-    def bring(self, pod: str, lines: Iterable[str]) -> None:
-        """Bring what a hospital goes on from (`fedskd_sim.runtimes.handover.pack`) into its
-        pod; raises Unreachable.
-        """
-        if PLACED not in self._run(pod, ["fedskd-sim", "place", RUN], lines):
-            raise Unreachable(f"what was brought to {pod} did not arrive")
-
-    def _run(self, pod: str, command: list[str], given: Iterable[str] = ()) -> str:
-        """Carry out a command in a hospital's pod; gives what it prints."""
-        # one of its own: a stream changes its client
-        api: Any = client.CoreV1Api(client.ApiClient(self._settings))
-        opened: Any = stream
-        asked = {
-            "container": "hospital",
-            "command": command,
-            "stdout": True,
-            "stderr": False,
-            "stdin": bool(given),
-            "tty": False,
-        }
-
-        def whole() -> str:
-            connection = opened(
-                api.connect_get_namespaced_pod_exec,
-                pod,
-                self.namespace,
-                _preload_content=False,
-                **asked,
-            )
-            with closing(connection):
-                for line in given:
-                    connection.write_stdin(line + "\n")
-                connection.run_forever(timeout=EXEC_S)
-                return str(connection.read_all())
-
-        return self._ask(whole)
+        )
 
     def _list(self, function: Callable[..., Any], release: str) -> list[Any]:
         selector = f"app.kubernetes.io/name=fedskd-sim,app.kubernetes.io/instance={release}"
-        found = self._ask(
+        found = self.ask(
             lambda: function(self.namespace, label_selector=selector, _request_timeout=ASK_S)
         )
         return list(found.items)
 
-    def _ask(self, function: Callable[[], Result]) -> Result:
+    def ask(self, function: Callable[[], Result]) -> Result:
+        """Do something that needs the API server; raises Unreachable, ApiException."""
         try:
             return function()
         except ApiException as error:
             if error.status in (0, None) or error.status >= 500:  # noqa: PLR2004 - the server's own trouble
                 raise Unreachable(str(error.reason)) from error
             raise
-        except (HTTPError, OSError, WebSocketException) as error:
+        except (HTTPError, OSError) as error:
             raise Unreachable(str(error)) from error
 
 
@@ -333,85 +301,3 @@ def _words(error: ApiException) -> str:
         return str(json.loads(error.body or "")["message"])
     except (TypeError, ValueError, KeyError):
         return str(error.reason)
-
-
-def _unpack(text: str, pod: str, hospital: str, folder: Path) -> None:
-    try:
-        unpack(text.splitlines(), folder, hospital)
-    except ValueError as error:
-        raise Unreachable(f"what came from {pod}: {error}") from error
-
-
-TRIES = 5
-
-
-def pod_of(reach: Reach, release: str, name: str) -> str:
-    """Find a hospital's running pod; raises LookupError, Unreachable, ApiException."""
-    pod = newest(reach.pods(release)).get(name)
-    if pod is None or pod.status.phase != "Running":
-        raise LookupError(f"{name!r} has left already")
-    return str(pod.metadata.name)
-
-
-def retry(action: Callable[[], None]) -> str:
-    """Do something with a pod, again after a broken connection; gives what was in the way at
-    last, or nothing.
-    """
-    for attempt in range(TRIES):
-        try:
-            action()
-        except (Unreachable, ApiException, LookupError) as error:
-            trouble = str(error)
-            clock.sleep(attempt)
-        else:
-            return ""
-    return trouble
-
-
-def bring(reach: Reach, release: str, folder: Path, name: str) -> None:
-    """Bring what a hospital goes on from out of a run folder into its pod.
-
-    Raises:
-        RunUnreadable: the run folder has nothing of it.
-        ClusterUnavailable: it did not arrive.
-
-    """
-    lines = list(handover.pack(handover.list_kept(folder, name)))
-    trouble = retry(lambda: reach.bring(pod_of(reach, release, name), lines))
-    if trouble:
-        text = f"what {name!r} goes on from could not be brought into its pod: {trouble}"
-        raise ClusterUnavailable(text, fix="fedskd-sim resume RUN once more")
-
-
-def check_kept(plan: Plan, names: Iterable[str]) -> None:
-    """Refuse to take custody out of pods that would find none; raises InvalidValue."""
-    without = [name for name in names if not plan.custody(name)]
-    if without:
-        text = (
-            f"without claims the pods of {', '.join(without)} have nothing from which they could "
-            "go on"
-        )
-        fix = "give the --values with which the run was launched: hospitals.defaults.custody.claim"
-        raise InvalidValue(text, fix=fix)
-
-
-def take(reach: Reach, folder: Path, pods: list[Any], wanted: set[str]) -> set[str]:
-    """Take what the wanted hospitals go on from out of those of their pods that run, into a run
-    folder.
-
-    Returns:
-        Whose is in the folder.
-
-    Raises:
-        RunUnreadable: a pod has nothing.
-
-    """
-    taken = set()
-    for name, pod in newest(pods).items():
-        if name in wanted and pod.status.phase == "Running":
-            try:
-                reach.take(pod.metadata.name, name, folder)
-            except (Unreachable, ApiException):
-                continue
-            taken.add(name)
-    return taken

@@ -7,14 +7,11 @@ more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from kubernetes.client.exceptions import ApiException
 
@@ -30,9 +27,10 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.kubernetes import inspection
+from fedskd_sim.kubernetes.folders import NONE, Missing, PodFolders, check_kept
 from fedskd_sim.kubernetes.follower import Follower
 from fedskd_sim.kubernetes.helm import Helm
-from fedskd_sim.kubernetes.inspection import ControllerWatch
+from fedskd_sim.kubernetes.inspection import ControllerWatch, started
 from fedskd_sim.kubernetes.job_annotations import Losses
 from fedskd_sim.kubernetes.jobs import check_pod, job
 from fedskd_sim.kubernetes.log_collector import LogCollector
@@ -40,20 +38,12 @@ from fedskd_sim.kubernetes.overlay import Patch, anywhere
 from fedskd_sim.kubernetes.overlay import check as check_patch
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.kubernetes.pods import exit_code
-from fedskd_sim.kubernetes.reach import (
-    Reach,
-    Unreachable,
-    check_kept,
-    pod_of,
-    retry,
-    take,
-    translate_errors,
-)
+from fedskd_sim.kubernetes.reach import Reach, Unreachable, translate_errors
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.records.files import read_records
 from fedskd_sim.ring.routes import LostHospitals, Routes
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.runtimes import folder, handover, location
+from fedskd_sim.runtimes import folder, location
 from fedskd_sim.runtimes.base import Order, Watch, verdict
 from fedskd_sim.runtimes.location import InCluster
 from fedskd_sim.runtimes.supervisor import LoggedError, blame_of_pods
@@ -132,70 +122,6 @@ def _read(values: Iterable[Path]) -> Iterable[Document]:
             continue
 
 
-AT_ONCE = 4
-"""From so many hospitals results come at a time."""
-
-
-class Missing(NamedTuple):
-    """What did not come home: of hospitals whose pod has left there is no more than its log has
-    told; what others hold, they still have, and why it did not come stands with them.
-    """
-
-    left: Mapping[str, str] = MappingProxyType({})
-    held: Mapping[str, str] = MappingProxyType({})
-
-
-NONE = Missing()
-
-
-def fetch(reach: Reach, release: str, order: Order) -> Missing:
-    """Bring home what every hospital holds: records, timings, weights, predictions. A cluster keeps
-    only so much log.
-    """
-    left = dict[str, str]()
-
-    def one(name: str) -> str:
-        def fetched() -> None:
-            try:
-                _fetch_from(reach, release, order.folder, name)
-            except LookupError as error:  # what has left does not come again
-                left[name] = str(error)
-
-        return retry(fetched)
-
-    names = order.loaded.scenario.names
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        held = {name: why for name, why in zip(names, pool.map(one, names), strict=True) if why}
-    return Missing(left, held)
-
-
-def _fetch_from(reach: Reach, release: str, folder: Path, name: str) -> None:
-    """Fetch what a hospital's pod has; its books only where they have as much as its log has told:
-    a pod that came after the start, from nothing, has not taken part.
-    """
-    with TemporaryDirectory(prefix=".brought-", dir=folder) as made:
-        came = Path(made)
-        reach.fetch(pod_of(reach, release, name), name, came)
-        if _lines(came, name) < _lines(folder, name):
-            for kind in handover.BOOKS:
-                (came / kind / f"{name}.jsonl").unlink(missing_ok=True)
-        handover.move(came, folder)
-
-
-def _lines(folder: Path, name: str) -> int:
-    file = folder / "records" / f"{name}.jsonl"
-    return file.read_bytes().count(b"\n") if file.exists() else 0
-
-
-def let_go(reach: Reach, release: str, order: Order) -> None:
-    """Dismiss every hospital that holds what has come home; one that cannot be told leaves by
-    itself.
-    """
-    for name in order.loaded.scenario.names:
-        with suppress(Unreachable, ApiException, LookupError):
-            reach.let_go(pod_of(reach, release, name))
-
-
 def check_fetched(release: str, missing: Missing, lost: LostHospitals) -> None:
     """Refuse to end well while final weights are missing; who was lost may have left them nowhere.
 
@@ -211,9 +137,10 @@ def check_fetched(release: str, missing: Missing, lost: LostHospitals) -> None:
             f"fetched: {[*owed.values()][-1]}"
         )
         fix = (
-            f"raise holdSeconds in the chart's values; the release {release!r} was left: where "
-            "hospitals keep what they have on claims, 'fedskd-sim stop' and then 'fedskd-sim "
-            "resume', with these values, bring it home"
+            f"fedskd-sim collect {release}; the release was left"
+            if any(name in missing.held for name in owed)
+            else "raise holdSeconds in the chart's values, or let hospitals keep what they have on "
+            f"claims; the release {release!r} was left"
         )
         raise ClusterUnavailable(text, fix=fix)
 
@@ -256,6 +183,8 @@ def _owed(order: Order, losses: Losses) -> dict[str, list[str]]:
 
 
 HELD_TRIES = 50
+SAVE_S = 10.0
+"""A hospital of a run that is stopped may be silent for so long, while its results are fetched."""
 
 
 @dataclass
@@ -279,6 +208,8 @@ class KubernetesRuntime:
     _installed: bool = False
     _holds: bool = False
     """The release is left to itself, or has what has not been found whole here."""
+    _owes: bool = False
+    """Its hospitals may have what was not fetched."""
     remark: ClassVar = ""
     """Where the controller dies another pod takes over."""
     _order: Order = field(init=False)
@@ -324,13 +255,13 @@ class KubernetesRuntime:
         except ChartNotInstallable:
             self._helm.remove_failed(self.release)
             raise
-        self._installed = True
+        self._installed = self._owes = True
 
     def attach(self, order: Order | None) -> None:
         """Take charge of a run that is there already; None only to stop it."""
         self._installed = True
         if order:
-            self._order = order
+            self._order, self._owes = order, True
 
     def exists(self) -> bool:
         """Return whether the release is in the cluster."""
@@ -369,7 +300,8 @@ class KubernetesRuntime:
         """
         self.launch(order)
         left, follower = set(order.loaded.scenario.names), self._follower()
-        controller_watch = ControllerWatch(self.reach, self.release)
+        controller_watch, folders = ControllerWatch(self.reach, self.release), self._folders()
+        self._owes = False
         try:
             with closing(LogCollector(self.reach, order.folder, goes_on=True)) as collector:
                 while left:
@@ -377,7 +309,7 @@ class KubernetesRuntime:
                         pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
                     collector.follow(pods)
                     follower.show(collector, lambda _: None)
-                    left -= take(self.reach, order.folder, pods, left)
+                    left -= folders.take(order.folder, pods, left)
                     code = exit_code(pods, jobs)
                     if code is not None and left:
                         raise self._verdict(code, follower.errors)
@@ -408,7 +340,8 @@ class KubernetesRuntime:
             self._holds = True
             missing = NONE
             if ended == 0 or follower.started:
-                missing = fetch(self.reach, self.release, self._order)
+                missing = self._folders().fetch_all(self._order.loaded.scenario, self._order.folder)
+            self._owes = False
             if ended == 0:
                 if self._order.loaded.scenario.learns or self._order.resumed:
                     check_fetched(self.release, missing, follower.losses.away)
@@ -437,13 +370,27 @@ class KubernetesRuntime:
         self._holds = False
         location.note(self._order.folder, replace(self.place, collected=True))
         if self.keep:
-            let_go(self.reach, self.release, self._order)
+            self._folders().let_go(self._order.loaded.scenario.names)
 
     def stop(self) -> None:
         """Remove the release, unless it was to be kept, or holds what may not be whole here."""
-        if self._installed and not self.keep and not self._holds:
+        if not self._installed or self.keep or self._holds:
+            return
+        try:
+            if self._owes:
+                self._save()
+        finally:
             self._helm.uninstall(self.release)
-            self._installed = False
+            self._installed = self._owes = False
+
+    def _save(self) -> None:
+        """Bring home what hospitals have recorded of a run that is stopped; who does not answer
+        soon is not waited for.
+        """
+        order, folders = self._order, PodFolders(self.reach, self.release, 1, SAVE_S)
+        with suppress(FedskdError, Unreachable, ApiException), folder.hold_lock(order.folder):
+            if started(self.reach.jobs(self.release)):
+                folders.fetch_all(order.loaded.scenario, order.folder, claims=False)
 
     def detach(self) -> None:
         """Leave the run to itself."""
@@ -454,7 +401,11 @@ class KubernetesRuntime:
         return Helm(self.namespace, self.context)
 
     def _follower(self) -> Follower:
-        return Follower(self.reach, self.release, self._order, self.custody == "in", self.detach)
+        brings = self._folders() if self.custody == "in" else None
+        return Follower(self.reach, self.release, self._order, brings, self.detach)
+
+    def _folders(self) -> PodFolders:
+        return PodFolders(self.reach, self.release)
 
     def _verdict(self, code: int, errors: list[LoggedError]) -> FedskdError:
         """Choose the error that ended the run: a hospital's own, else what the controller has

@@ -355,6 +355,8 @@ class EventLog:
 
     stream: TextIO
     bound: Mapping[str, Any] = field(default_factory=dict)
+    copy: TextIO | None = field(default=None, kw_only=True)
+    """Gets the same, but for entries, which have files of their own."""
     lock: Lock = field(default_factory=Lock, repr=False, compare=False, kw_only=True)
     over: Flag = field(default_factory=Flag, repr=False, compare=False, kw_only=True)
 
@@ -365,9 +367,12 @@ class EventLog:
             name: _text(value) if isinstance(value, str) else value for name, value in line.items()
         }
         with self.lock:
-            if not self.over.is_set():
-                self.stream.write(json.dumps(line) + "\n")
-                self.stream.flush()
+            if self.over.is_set():
+                return
+            for stream in (self.stream, None if isinstance(what, Entry) else self.copy):
+                if stream:
+                    stream.write(json.dumps(line) + "\n")
+                    stream.flush()
 
     def close(self) -> None:
         """Write nothing more: threads may outlive the log, and none is in it when this returns."""

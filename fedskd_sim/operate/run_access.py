@@ -266,7 +266,7 @@ class ClusterRun:
             # what it holds must be freed whether or not its records can be read
             with suppress(Exception):
                 refresh(self.folder)
-        self.runtime.attach(None)
+        self.runtime.attach(Order(self.loaded, "", self.folder) if self.folder else None)
         self.runtime.stop()
         return f"removed {self.runtime.release!r} from namespace {self.runtime.namespace!r}"
 

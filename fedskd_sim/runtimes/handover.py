@@ -1,42 +1,75 @@
-"""What a hospital goes on from, on its way to another place: out of a run folder into a pod that
-waits for it, or out of a pod.
+"""A hospital's files on their way to another place: its results, and what it goes on from.
 
-It travels as a tar archive in lines of base64, whole when a line with a full stop and the digest of
-the archive has come.
+A hospital in a pod serves its run folder (`FolderServer`) on the pod's own loopback address, to
+whoever shows the token that the run's secret gives; so does a pod that only reads a claim. The
+launcher comes through a port that the cluster forwards (`FolderClient`). What is offered is listed
+with size and SHA-256; what came in part goes on where it broke off, and nothing of it is in the
+run folder before all of it is whole.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
+import hmac
+import json
+import os
 import shutil
-import tarfile
-from collections.abc import Iterable, Iterator
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote, unquote
 
 from fedskd_sim import clock
+from fedskd_sim.custody.archive import FOLDER as HOPS
 from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
-from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED, MemberOrder
-from fedskd_sim.wholefiles import PRIVATE, PRIVATE_FOLDER, PUBLIC, opened, settle
+from fedskd_sim.runtimes.member import CUSTODY, FETCHED, MARKS, STARTED, MemberOrder
+from fedskd_sim.wholefiles import DRAFT, PRIVATE, PRIVATE_FOLDER, PUBLIC, settle, unwritable
 
 BOOKS = ("records", "samples", "timings")
-RESULTS = (*BOOKS, "weights", "predictions", "metrics")
-PRIVATE_KINDS = (CUSTODY, "weights", "predictions")
+RESULTS = (*BOOKS, "logs", "weights", "predictions", "metrics")
+PRIVATE_KINDS = (CUSTODY, HOPS, "weights", "predictions")
 """What shows weights, or what was predicted of whom, is its owner's alone."""
 PLACED = "placed"
 """The file that says that everything has been brought."""
-END = "."
-LINE_BYTES = 48 << 10
+BROUGHT = ".brought"
+"""The folder for what has not come whole yet."""
 LOOK_S = 0.2
+PATIENCE_S = 60.0
+"""Seconds without a byte after which a connection is given up, on either side."""
+BLOCK_BYTES = 1 << 20
+RESULTS_PATH, KEPT_PATH, FILE_PATH = "/results", "/kept", "/files/"
+FETCHED_PATH, TAKEN_PATH, PLACED_PATH = "/fetched", "/taken", "/placed"
 
 
-def list_kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
-    """List what a hospital goes on from: its custody and its books, each with its name on the way.
+class ServedFile(NamedTuple):
+    """A file that is served."""
+
+    name: str
+    """Its path in the run folder."""
+    size: int
+    """Bytes, to the end of the last whole line of a file that is still written to."""
+    sha256: str
+
+
+def list_results(folder: Path, hospital: str) -> list[PurePath]:
+    """List the files of a run folder with what a hospital has recorded, learned and logged."""
+    found = [path for kind in RESULTS for path in (folder / kind).glob(f"{hospital}.*")]
+    found += (folder / HOPS / hospital).rglob("*")
+    whole = (path for path in sorted(found) if path.is_file() and path.suffix != DRAFT)
+    names = (path.relative_to(folder) for path in whole)
+    return [name for name in names if _owned(name.parts, hospital)]
+
+
+def list_kept(folder: Path, hospital: str) -> list[PurePath]:
+    """List the files of a run folder from which a hospital goes on: its custody and its books.
 
     Raises:
         RunUnreadable: there is nothing in custody.
@@ -48,91 +81,329 @@ def list_kept(folder: Path, hospital: str) -> list[tuple[Path, str]]:
         raise RunUnreadable(text, fix="launch the scenario again")
     names = [f"{CUSTODY}/{hospital}{suffix}" for suffix in (MARKS, STARTED)]
     names = [*(f"{kind}/{hospital}.jsonl" for kind in BOOKS), *names]
-    return [
-        (custody, f"{CUSTODY}/{hospital}"),
-        *((folder / name, name) for name in names if (folder / name).is_file()),
-    ]
+    found = [*custody.rglob("*"), *(folder / name for name in names)]
+    return [path.relative_to(folder) for path in found if path.is_file()]
 
 
-def pack(parts: Iterable[tuple[Path, str]]) -> Iterator[str]:
-    """Yield files and folders as lines, without line ends."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path, name in parts:
-            tar.add(path, name)
-    archive.seek(0)
-    while chunk := archive.read(LINE_BYTES):
-        yield base64.b64encode(chunk).decode()
-    yield END + sha256(archive.getbuffer()).hexdigest()
+def offer(folder: Path, name: PurePath) -> ServedFile:
+    """Measure a file of a run folder as it is now; raises OSError."""
+    with (folder / name).open("rb") as stream:
+        digest = file_digest(stream, "sha256").hexdigest()
+        size = stream.tell()
+        if name.suffix == ".jsonl" and size:
+            whole = _end_of_last_line(stream, size)
+            if whole < size:
+                stream.seek(0)
+                size, digest = whole, sha256(stream.read(whole)).hexdigest()
+    return ServedFile(str(name), size, digest)
 
 
-def unpack(lines: Iterable[str], folder: Path, owner: str = "") -> list[Path]:
-    """Write what came into a folder, nothing of it in part: files that are there are replaced as
-    wholes, custody as a whole. The disk has it then: where it came from lets go of it next.
-
-    Args:
-        lines: what `pack` gave.
-        folder: a run folder.
-        owner: whose files these may be; a hospital writes no other's, nor any other file of a run.
-
-    Returns:
-        The files' names in the folder.
-
-    Raises:
-        ValueError: it ends too early, is no archive, or has a file that is not the owner's.
-        OutputNotWritable: the disk does not take it.
-
-    """
-    data = io.BytesIO()
-    try:
-        for line in lines:
-            if line.startswith(END):
-                if line.strip() != END + sha256(data.getbuffer()).hexdigest():
-                    raise ValueError("it is not what was sent")
-                break
-            data.write(base64.b64decode(line.strip(), validate=True))
-        else:
-            raise ValueError("it came only in part")
-        data.seek(0)
-        with (
-            tarfile.open(fileobj=data) as archive,
-            TemporaryDirectory(prefix=".brought-", dir=folder) as place,
-        ):
-            for member in archive:
-                _extract(archive, member, Path(place), owner)
-            return move(Path(place), folder)
-    except (binascii.Error, tarfile.TarError) as error:
-        raise ValueError(f"it cannot be read: {error}") from error
-
-
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, owner: str) -> None:
-    """Write a file of an archive; what could lead out of the place is refused. Python 3.11.2,
-    which images have, has no filters.
-    """
-    source, target = archive.extractfile(member) if member.isfile() else None, place / member.name
-    if source is None and not member.isdir():
-        raise ValueError(f"{member.name!r} is no file")
-    if not target.resolve().is_relative_to(place.resolve()):
-        raise ValueError(f"{member.name!r} leads elsewhere")
-    if owner and source is not None and not _owned(PurePath(member.name).parts, owner):
-        raise ValueError(f"{member.name!r} is not a file of {owner!r}")
-    if source is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        private = PurePath(member.name).parts[0] in PRIVATE_KINDS
-        with source, opened(target, PRIVATE if private else PUBLIC) as stream:
-            shutil.copyfileobj(source, stream)
-        settle(target)
+def _end_of_last_line(stream: BinaryIO, size: int) -> int:
+    """Return how many bytes of a file its whole lines have."""
+    while size:
+        begin = max(0, size - BLOCK_BYTES)
+        stream.seek(begin)
+        found = stream.read(size - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        size = begin
+    return 0
 
 
 def _owned(parts: tuple[str, ...], owner: str) -> bool:
-    """Return whether a file is a hospital's: of its custody, or named after it."""
+    """Return whether a file is a hospital's: of its custody or kept sessions, or named after it."""
     if parts[:1] == (CUSTODY,):
         return parts[1:2] == (owner,) or parts[1:] in ((owner + MARKS,), (owner + STARTED,))
+    if parts[:1] == (HOPS,):
+        return parts[1:2] == (owner,)
     return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004
 
 
+def token_of(secret: bytes, run: str, hospital: str) -> str:
+    """Derive what opens a hospital's folder from the run's secret (HMAC-SHA-256)."""
+    return hmac.new(secret.strip(), f"folder/{run}/{hospital}".encode(), "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class FolderServer:
+    """Serves what a hospital has in a run folder, and takes what is brought to it."""
+
+    folder: Path
+    hospital: str
+    server: ThreadingHTTPServer
+    thread: Thread
+
+    @classmethod
+    def start(cls, folder: Path, hospital: str, token: str, port: int) -> FolderServer:
+        """Serve from now on; raises OSError where the port is taken.
+
+        Args:
+            folder: the run folder.
+            hospital: whose files are served, and nobody else's.
+            token: whoever does not show it is refused.
+            port: of the loopback address; 0 for any that is free.
+
+        """
+        server = _Server(("127.0.0.1", port), _Request)
+        server.folder, server.hospital, server.token = folder, hospital, token
+        thread = Thread(target=server.serve_forever, args=(LOOK_S,), name="folder server")
+        thread.start()
+        return cls(folder, hospital, server, thread)
+
+    @property
+    def port(self) -> int:
+        """Return where it listens."""
+        return int(self.server.server_address[1])
+
+    def close(self) -> None:
+        """Serve nothing more; what is on its way comes to its end."""
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    folder: Path
+    hospital: str
+    token: str
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over a connection that broke: whoever asked asks again."""
+
+
+class _Request(BaseHTTPRequestHandler):
+    timeout = PATIENCE_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Answer what is there: a list of files, or a file from a byte on."""
+        if not self._admitted():
+            return
+        folder, hospital = self.server.folder, self.server.hospital
+        if self.path in (RESULTS_PATH, KEPT_PATH):
+            listed = list_results if self.path == RESULTS_PATH else list_kept
+            try:
+                found = [offer(folder, name) for name in listed(folder, hospital)]
+            except RunUnreadable as error:
+                self._answer(HTTPStatus.NOT_FOUND, error.message)
+                return
+            self._answer(HTTPStatus.OK, json.dumps(found))
+            return
+        name = self._name()
+        if name is None or not (folder / name).is_file():
+            self._answer(HTTPStatus.NOT_FOUND, f"{self.path} is not served")
+            return
+        begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        with (folder / name).open("rb") as stream:
+            left = os.fstat(stream.fileno()).st_size - begin
+            stream.seek(begin)
+            self.send_response(HTTPStatus.PARTIAL_CONTENT if begin else HTTPStatus.OK)
+            self.send_header("Content-Length", str(left))
+            self.end_headers()
+            shutil.copyfileobj(stream, self.wfile, BLOCK_BYTES)
+
+    def do_PUT(self) -> None:
+        """Take a file that is brought, which is in its place once all have come."""
+        if not self._admitted():
+            return
+        name, left = self._name(), int(self.headers["Content-Length"])
+        if name is None:
+            self._answer(HTTPStatus.FORBIDDEN, f"{self.path} is not taken")
+            return
+        place = self.server.folder / BROUGHT / name
+        with _writing(place) as stream:
+            while left and (block := self.rfile.read(min(left, BLOCK_BYTES))):
+                stream.write(block)
+                left -= len(block)
+        self._answer(HTTPStatus.OK, offer(self.server.folder / BROUGHT, PurePath(name)).sha256)
+
+    def do_POST(self) -> None:
+        """Do what whoever has come says is to be done now."""
+        if not self._admitted():
+            return
+        folder, hospital = self.server.folder, self.server.hospital
+        match self.path:
+            case "/fetched":
+                (folder / FETCHED).touch()
+            case "/taken":
+                (folder / PLACED).unlink(missing_ok=True)
+                shutil.rmtree(folder / CUSTODY / hospital, ignore_errors=True)
+            case "/placed":
+                if not (folder / PLACED).exists():  # a second time, the hospital is at work with it
+                    move(folder / BROUGHT, folder)
+                    (folder / PLACED).touch()
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, self.path)
+                return
+        self._answer(HTTPStatus.OK, "")
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: standard error is the hospital's."""
+
+    def _admitted(self) -> bool:
+        shown = self.headers.get("Authorization", "")
+        if hmac.compare_digest(shown.encode(), f"Bearer {self.server.token}".encode()):
+            return True
+        self._answer(HTTPStatus.UNAUTHORIZED, "this is not the run's token")
+        return False
+
+    def _name(self) -> str | None:
+        """Return the name of the hospital's file that was asked for; None for any other's."""
+        name = unquote(self.path.removeprefix(FILE_PATH))
+        inside = self.path.startswith(FILE_PATH) and _lies_inside(name)
+        return name if inside and _owned(PurePath(name).parts, self.server.hospital) else None
+
+    def _answer(self, status: HTTPStatus, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _lies_inside(name: str) -> bool:
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+@contextmanager
+def _writing(place: Path, begin: int = 0) -> Iterator[BinaryIO]:
+    """Open a file to write it from a byte on, and settle it at the end; raises
+    OutputNotWritable.
+    """
+    private = any(part in PRIVATE_KINDS for part in place.parts)
+    try:
+        place.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if begin else os.O_TRUNC)
+        with os.fdopen(os.open(place, flags, PRIVATE if private else PUBLIC), "wb") as stream:
+            stream.seek(begin)
+            yield stream
+    except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise
+        raise unwritable(place, error) from error
+    settle(place)
+
+
+@dataclass(frozen=True)
+class FolderClient:
+    """Comes to a folder that is served elsewhere. Whatever breaks on the way raises
+    ConnectionError, and what came stays for the next try.
+    """
+
+    connect: Callable[[], HTTPConnection]
+    token: str
+
+    def fetch(self, what: str, owner: str, place: Path) -> list[ServedFile]:
+        """Bring all that is offered into a folder.
+
+        Args:
+            what: ``RESULTS_PATH`` or ``KEPT_PATH``.
+            owner: whose files these may be; a hospital writes no other's, nor any other file of a
+                run.
+            place: the folder, which may have what came earlier.
+
+        Returns:
+            What was offered, all of which is there now.
+
+        Raises:
+            LookupError: there is nothing, or a file has gone meanwhile.
+            ConnectionError: it broke, or what came is not what was offered.
+            OutputNotWritable: the disk does not take it.
+
+        """
+        try:
+            offered = [ServedFile(*one) for one in json.loads(self._ask("GET", what))]
+        except (TypeError, ValueError) as error:
+            raise ConnectionError(f"what came is no list of files: {error}") from error
+        for one in offered:
+            if not _lies_inside(one.name) or not _owned(PurePath(one.name).parts, owner):
+                raise ConnectionError(f"{one.name!r} is not a file of {owner!r}")
+        for one in offered:
+            self._fetch_file(one, place)
+        return offered
+
+    def bring(self, folder: Path, names: Iterable[PurePath]) -> None:
+        """Bring files of a run folder; they are in their place there when all have come.
+
+        Raises:
+            ConnectionError: it broke, or did not arrive as it was.
+
+        """
+        for name in names:
+            with (folder / name).open("rb") as stream:
+                arrived = self._ask("PUT", f"{FILE_PATH}{quote(str(name))}", stream)
+            if arrived != offer(folder, name).sha256:
+                raise ConnectionError(f"{name} did not arrive as it was")
+        self.tell(PLACED_PATH)
+
+    def tell(self, what: str) -> None:
+        """Say what is to be done there: ``FETCHED_PATH``, ``TAKEN_PATH`` or ``PLACED_PATH``."""
+        self._ask("POST", what)
+
+    def _fetch_file(self, one: ServedFile, folder: Path) -> None:
+        place = folder / one.name
+        come = place.stat().st_size if place.is_file() else 0
+        if come > one.size:
+            come = 0
+        with (
+            _writing(place, come) as stream,
+            self._asked(
+                "GET", f"{FILE_PATH}{quote(one.name)}", headers={"Range": f"bytes={come}-"}
+            ) as answer,
+        ):
+            while come < one.size and (block := answer.read(min(BLOCK_BYTES, one.size - come))):
+                stream.write(block)
+                come += len(block)
+        if come < one.size:
+            raise ConnectionError(f"{one.name} came only in part: {come} of {one.size} bytes")
+        with place.open("rb") as written:
+            if file_digest(written, "sha256").hexdigest() == one.sha256:
+                return
+        place.unlink()
+        raise ConnectionError(f"{one.name} is not what was offered")
+
+    def _ask(self, method: str, path: str, body: BinaryIO | None = None) -> str:
+        with self._asked(method, path, body) as answer:
+            return answer.read().decode()
+
+    @contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        body: BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[HTTPResponse]:
+        """Ask once; raises LookupError for what is not there, ConnectionError for all else."""
+        sent = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        if body is not None:
+            sent["Content-Length"] = str(os.fstat(body.fileno()).st_size)
+        try:
+            connection = self.connect()
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+        except (HTTPException, OSError) as error:
+            raise ConnectionError(str(error) or type(error).__name__) from error
+        with closing(connection), closing(answer):
+            try:
+                if answer.status == HTTPStatus.NOT_FOUND:
+                    raise LookupError(answer.read().decode())
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise ConnectionError(f"{answer.status}: {answer.read().decode()}")
+                yield answer
+            except (HTTPException, TimeoutError) as error:
+                raise ConnectionError(str(error) or type(error).__name__) from error
+
+
 def move(source: Path, target: Path) -> list[Path]:
-    """Put files that came into a run folder, each as a whole; gives their names in it."""
+    """Put files that came into a run folder, each as a whole, and remove where they were.
+
+    Returns:
+        Their names in the run folder.
+
+    """
     for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
         # what an earlier life kept is older, and would be in the way
         shutil.rmtree(before, ignore_errors=True)
@@ -144,6 +415,7 @@ def move(source: Path, target: Path) -> list[Path]:
         (source / name).replace(target / name)
     for place in {target / parent for name in names for parent in name.parents}:
         settle(place)
+    shutil.rmtree(source, ignore_errors=True)
     return names
 
 

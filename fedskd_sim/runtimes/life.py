@@ -10,8 +10,8 @@ pass should keep.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -193,7 +193,7 @@ def run_hospital(order: MemberOrder) -> None:
     """
     keep_freed_memory()
     fix_workspace()
-    with order.log(hospital=order.name) as log:
+    with order.log(hospital=order.name) as log, _serving(order):
         log.event(events.Starting())
         loaded = order.read_and_tell(log)
         try:
@@ -209,6 +209,18 @@ def run_hospital(order: MemberOrder) -> None:
                 log.event(events.Holding(order.hold))
                 _hold(order, clock.now())
             raise
+
+
+@contextmanager
+def _serving(order: MemberOrder) -> Iterator[None]:
+    """Serve the run folder meanwhile, where the order says so."""
+    if not (order.serve and order.secret):
+        yield
+        return
+    token = handover.token_of(order.secret.read_bytes(), order.run, order.name)
+    server = handover.FolderServer.start(order.folder, order.name, token, order.serve)
+    with closing(server):
+        yield
 
 
 class _Told(NamedTuple):

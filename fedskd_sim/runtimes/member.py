@@ -72,8 +72,10 @@ class MemberOrder:
     custody: Literal["", "in", "out"] = ""
     """Wait until what the hospital goes on from has been brought into its folder, or taken out of
     it."""
+    serve: int = 0
+    """The port of the loopback address at which the folder is served; 0 for none."""
     to_stdout: bool = False
-    """Write log, records and timings to standard output too, where a cluster keeps them."""
+    """Write log, records and timings to standard output too, where a cluster shows them."""
 
     def read(self) -> Loaded:
         """Load the scenario, with this place's patience; raises as `load`."""
@@ -106,19 +108,28 @@ class MemberOrder:
     @contextmanager
     def log(self, **bound: str) -> Iterator[EventLog]:
         """Open this member's log."""
-        if self.to_stdout:
-            with (
-                own_stdout() as stdout,
-                closing(EventLog(stdout, {"run": self.run, **bound})) as log,
-            ):
+        run = {"run": self.run, **bound}
+        if self.to_stdout and self.name == CONTROLLER:  # its folder is the chart's
+            with own_stdout() as stdout, closing(EventLog(stdout, run)) as log:
                 yield log
-            return
+        elif self.to_stdout:
+            with (
+                own_stdout() as stdout, self._log_file() as file,
+                closing(EventLog(stdout, run, copy=file)) as log,
+            ):  # fmt: skip
+                yield log
+        else:
+            with self._log_file() as file, closing(EventLog(file, run)) as log:
+                yield log
+
+    @contextmanager
+    def _log_file(self) -> Iterator[TextIO]:
         file = self.folder / "logs" / f"{self.name}.jsonl"
+        file.parent.mkdir(exist_ok=True)
         with file.open("a", encoding="utf-8") as stream:
             if ends_torn(file):  # a word after half a line would be part of it
                 stream.write("\n")
-            with closing(EventLog(stream, {"run": self.run, **bound})) as log:
-                yield log
+            yield stream
 
 
 @contextmanager

@@ -15,7 +15,19 @@ from typing import Any
 
 import pytest
 import yaml
-from bed import INSTANCE, PATIENCE_S, SCENARIOS, Bed, Run, at_once, call, placebo, rotate_log, until
+from bed import (
+    INSTANCE,
+    KEPT,
+    PATIENCE_S,
+    SCENARIOS,
+    Bed,
+    Run,
+    at_once,
+    call,
+    placebo,
+    rotate_log,
+    until,
+)  # fmt: skip
 
 from fedskd_sim.scenario import load
 
@@ -148,6 +160,27 @@ def test_a_run_that_helm_has_installed_can_be_collected(bed: Bed, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert "placebo-ok (seed 1): 3 hospitals" in done.stdout
     assert len(list((tmp_path / "run" / "records").iterdir())) == 3
+
+
+@pytest.mark.usefixtures("claims")
+def test_what_is_on_claims_comes_home_after_all_pods_have_left(bed: Bed, tmp_path: Path) -> None:
+    """Pods that only read the claims serve it, twice the same, and are gone with it."""
+    run = bed.install(placebo(3, rounds=2), defaults=KEPT)
+    assert run.code() == 0
+    until(
+        "end of all pods", lambda: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"}
+    )
+    where, first, second = ("-n", bed.namespace), tmp_path / "first", tmp_path / "second"
+    kept = cli("collect", run.release, *where, "--keep", "--out", first)
+    assert kept.returncode == 0, kept.stderr
+    assert not bed.items("pods", "app.kubernetes.io/name=fedskd-sim-reader")
+    assert run.pods()
+    done = cli("collect", run.release, *where, "--out", second)
+    assert done.returncode == 0, done.stderr
+    names = {path.relative_to(first) for path in first.glob("*/*.jsonl")}
+    assert {str(name) for name in names} >= {f"{kind}/h0.jsonl" for kind in ("records", "logs")}
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_failed_runs_end_with_the_codes_they_have_in_processes(

@@ -85,10 +85,9 @@ FLAGS = {
     # a network of a package may need options to be looked at
     "models": {"name", "--set", "--scenario"},
     "controller": MEMBER,
-    "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data"},
+    "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data", "--serve"},
     "conduct": {"folder", "--secret", "--check"},
-    "results": {"folder", "--fetched", "--kept", "--taken"},
-    "place": {"folder"},
+    "read-claim": {"folder", "--name", "--run", "--serve", "--secret"},
 }
 COMMANDS = (
     "init",
@@ -129,7 +128,7 @@ def test_the_command_line_only_says_where_a_scenario_runs() -> None:
     assert found == FLAGS
     assert {parameter.opts[0] for parameter in main.params} == {"--version"}
     assert {name for name, command in main.commands.items() if command.hidden} == {
-        "controller", "hospital", "conduct", "results", "place",
+        "controller", "hospital", "conduct", "read-claim",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kubernetes.client import V1Job, V1Pod
-from test_log_collector import BEGIN, entry, event, pod
+from test_log_collector import BEGIN, Served, entry, event, pod
 
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.kubernetes.inspection import remarks
@@ -33,8 +33,8 @@ on_loss: skip
 """
 
 
-class Cluster:
-    """A cluster whose controller has ended well; nobody can be reached in a pod."""
+class Cluster(Served):
+    """A cluster whose controller has ended well; nobody holds anything in a pod."""
 
     def __init__(
         self, logs: dict[str, list[str]], lost: dict[str, int], *pods: V1Pod, **back: int
@@ -51,9 +51,6 @@ class Cluster:
             job("", {"succeeded": 1}, {LOST: json.dumps(self.lost), BACK: json.dumps(self.back)}),
             *(job(name, {"failed": 2}) for name in NAMES),
         ]
-
-    def fetch(self, _pod: str, hospital: str, _folder: Path) -> None:
-        raise LookupError(f"{hospital} has left already")
 
     def lines(self, pod: str, member: str, *, follow: bool) -> Any:
         assert (member, follow) in {(name, True) for name in (*NAMES, "controller")}

@@ -4,24 +4,26 @@ whole is not given up.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import itertools
 import json
 import random
-import tarfile
+import shutil
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import partial, partialmethod
+from http.client import HTTPConnection
 from pathlib import Path
+from tempfile import mkdtemp
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from kubernetes.client import V1Job, V1Pod
 from kubernetes.client.exceptions import ApiException
+from test_kubernetes_jobs import PLAN
 
 from fedskd_sim.errors import (
     ClusterUnavailable,
@@ -31,12 +33,13 @@ from fedskd_sim.errors import (
     RunUnreadable,
 )
 from fedskd_sim.kubernetes import log_collector
-from fedskd_sim.kubernetes import reach as moving
 from fedskd_sim.kubernetes import runtime as runtimes
+from fedskd_sim.kubernetes.folders import PodFolders
 from fedskd_sim.kubernetes.job_annotations import STARTED, verdict_note
 from fedskd_sim.kubernetes.log_collector import LogCollector, new_lines, once
+from fedskd_sim.kubernetes.plan import FOLDER_PORT
 from fedskd_sim.kubernetes.pods import newest
-from fedskd_sim.kubernetes.reach import NO_LOG, Reach, Unreachable, pod_of
+from fedskd_sim.kubernetes.reach import NO_LOG, Reach, Unreachable
 from fedskd_sim.kubernetes.runtime import KubernetesRuntime
 from fedskd_sim.observe.events import Error, Logged, Starting
 from fedskd_sim.operate import execution, run_access
@@ -45,8 +48,10 @@ from fedskd_sim.records.files import read_records
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.handover import FolderServer, token_of
 from fedskd_sim.scenario import load
 
+SECRET = b"s" * 32
 TWO = """
 name: two
 hospitals: [{name: north, architecture: buffer}, {name: south, architecture: buffer}]
@@ -99,7 +104,56 @@ def whole(host: str) -> list[str]:
     return [event("starting", host), *map(entry, told), event("done", host), event("holding", host)]
 
 
-class Cluster:
+SERVERS = list[FolderServer]()
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Serve nothing after a test."""
+    yield
+    while SERVERS:
+        (last := SERVERS.pop()).close()
+        shutil.rmtree(last.folder)
+
+
+class Served:
+    """Pods whose folders are served for real, on this machine."""
+
+    all: Sequence[V1Pod]
+    books: Mapping[str, list[Record]] = MappingProxyType({})
+    """What pods hold, by their names; others hold nothing."""
+
+    def config(self, release: str) -> tuple[str, dict[str, str]]:
+        return "uid", {"plan.json": json.dumps(PLAN | {"release": release, "defaults": {}})}
+
+    def secret(self, name: str) -> bytes:
+        assert name == PLAN["secret"]
+        return SECRET
+
+    def ask(self, function: Callable[[], object]) -> object:
+        try:
+            return function()
+        except OSError as error:
+            raise Unreachable(str(error)) from error
+
+    def connect(self, pod: str, port: int, patience: float) -> HTTPConnection:
+        assert (port, patience > 0) == (FOLDER_PORT, True)
+        (name,) = (
+            one.metadata.labels["fedskd.io/hospital"]
+            for one in self.all
+            if one.metadata.name == pod
+        )
+        place = Path(mkdtemp())
+        (place / "records").mkdir()
+        if told := self.books.get(pod):
+            text = "".join(to_line(one) + "\n" for one in told)
+            (place / "records" / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        token = token_of(SECRET, PLAN["run"], name)
+        SERVERS.append(FolderServer.start(place, name, token, 0))
+        return HTTPConnection("127.0.0.1", SERVERS[-1].port)
+
+
+class Cluster(Served):
     """A cluster as the launcher reaches it: pods with logs, and the controller's Job, which has
     ended well.
     """
@@ -107,8 +161,6 @@ class Cluster:
     def __init__(self, logs: dict[str, list[str]], *pods: V1Pod) -> None:
         self.logs, self.all = logs, list(pods)
         self.books: dict[str, list[Record]] = {}
-        """What pods hold, by their names; of others nothing can be fetched."""
-        self.gone: list[str] = []
 
     def pods(self, release: str) -> list[V1Pod]:
         assert release == "two"
@@ -118,16 +170,6 @@ class Cluster:
         assert release == "two"
         metadata = {"name": "control", "labels": {}, "creationTimestamp": BEGIN}
         return [V1Job.model_validate({"metadata": metadata, "status": {"succeeded": 1}})]
-
-    def fetch(self, pod: str, hospital: str, folder: Path) -> None:
-        if pod not in self.books:
-            raise LookupError(f"{hospital} has left already")
-        (folder / "records").mkdir()
-        text = "".join(to_line(one) + "\n" for one in self.books[pod])
-        (folder / "records" / f"{hospital}.jsonl").write_text(text, encoding="utf-8")
-
-    def let_go(self, pod: str) -> None:
-        self.gone.append(pod)
 
     def lines(self, pod: str, member: str, *, follow: bool) -> Iterator[str]:
         assert follow in (True, False)
@@ -275,6 +317,14 @@ def test_records_are_what_hospitals_hold_and_not_what_is_left_of_logs(
     assert removed == (["two"] if failed else [])
 
 
+def tried_once(_folders: PodFolders, action: Callable[[], None]) -> str:
+    try:
+        action()
+    except Unreachable as error:
+        return str(error)
+    return ""
+
+
 def test_a_failed_run_stays_while_a_hospital_holds_what_cannot_be_fetched(
     folder: Path, removed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,10 +336,10 @@ def test_a_failed_run_stays_while_a_hospital_holds_what_cannot_be_fetched(
     cluster.jobs = lambda _: [controller]  # type: ignore[method-assign]
 
     def broken(*_: object) -> None:
-        raise Unreachable("the connection broke")
+        raise ConnectionError("it broke")
 
-    cluster.fetch = broken  # type: ignore[method-assign]
-    monkeypatch.setattr(moving, "TRIES", 1)
+    cluster.connect = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(runtimes.PodFolders, "_retry", partialmethod(tried_once))
     place = launcher(cluster, folder)
     with pytest.raises(HospitalCrashed) as caught:
         place.wait(lambda _: None)
@@ -393,9 +443,9 @@ def test_a_hospital_is_over_when_its_newest_pod_is(folder: Path) -> None:
     follower.holding.add("north")
     assert follower.settled(collector)
     collector.close()
-    assert pod_of(place.reach, place.release, "north") == "pod-2"
+    assert place._folders()._pod_of("north") == "pod-2"
     with pytest.raises(LookupError, match="has left"):
-        pod_of(place.reach, place.release, "south")
+        place._folders()._pod_of("south")
 
 
 def test_of_two_pods_of_one_second_the_one_at_work_is_the_newest() -> None:
@@ -503,48 +553,6 @@ def test_two_do_not_collect_into_one_folder(
         place.stop()
     assert removed == []
     assert not list((folder / "records").iterdir())
-
-
-def archive(**files: str) -> str:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as made:
-        for name, text in files.items():
-            about = tarfile.TarInfo(f"{name}/north.jsonl")
-            about.size = len(text)
-            made.addfile(about, io.BytesIO(text.encode()))
-    return in_lines(packed.getvalue())
-
-
-def in_lines(packed: bytes) -> str:
-    return f"{base64.b64encode(packed).decode()}\n.{hashlib.sha256(packed).hexdigest()}"
-
-
-def test_what_is_fetched_comes_whole_or_not_at_all(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An archive cut in its second file changes nothing; a whole one replaces files, which an
-    open reader goes on to see.
-    """
-    reach, said = Reach.__new__(Reach), []
-    full = archive(records="new\n" * 400, timings="new\n" * 9000)
-    half = in_lines(base64.b64decode(full.partition("\n")[0])[:12000])
-    file = folder / "records" / "north.jsonl"
-    file.write_text("old\n")
-    monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or half)
-    with pytest.raises(Unreachable, match="cannot be read"):
-        reach.fetch("pod-1", "north", folder)
-    assert file.read_text() == "old\n"
-    monkeypatch.setattr(Reach, "_run", lambda _, __, command: said.append(command) or full)
-    with file.open() as reader:
-        reach.fetch("pod-1", "north", folder)
-        assert reader.read() == "old\n"
-    assert file.read_text() == "new\n" * 400
-    other = in_lines(b"").partition("\n")[2]
-    monkeypatch.setattr(Reach, "_run", lambda *_: f"{full.partition('.')[0]}{other}")
-    with pytest.raises(Unreachable, match="not what was sent"):
-        reach.fetch("pod-1", "north", folder)
-    assert [command[-1] for command in said] == ["/run/fedskd", "/run/fedskd"]
-    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".brought")) == []
 
 
 def test_pods_that_go_on_are_one_life(folder: Path) -> None:

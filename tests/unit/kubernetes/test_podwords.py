@@ -53,12 +53,12 @@ print("after")
 """
 
 
-def test_nothing_but_the_log_is_on_standard_output() -> None:
+def test_nothing_but_the_log_is_on_standard_output(tmp_path: Path) -> None:
     """Half a line that a reader prints does not spoil the line behind it; afterwards standard
     output is what it was.
     """
     done = subprocess.run(
-        [sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     line, after = done.stdout.splitlines()
     assert (json.loads(line)["run"], after, done.stderr) == ("run", "after", "loading ...")

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from fedskd_sim.errors import CustodyForeign, RunUnreadable
 from fedskd_sim.operate.resumption import to_resume
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
-from fedskd_sim.runtimes.handover import list_kept, pack, unpack
+from fedskd_sim.runtimes.handover import FolderClient, FolderServer, list_kept, token_of
 from fedskd_sim.runtimes.life import meaning
 from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.runtimes.processes import ProcessRuntime
@@ -301,7 +303,10 @@ def test_what_shows_patients_or_weights_is_its_owners_alone(resumable: Path) -> 
     """Nobody else reads custody, nor lists it, in a run folder and where it was brought."""
     there = resumable.parent / "there"
     there.mkdir()
-    unpack(pack(list_kept(resumable, "aa")), there)
+    token = token_of(b"s" * 32, RUN, "aa")
+    with closing(FolderServer.start(there, "aa", token, 0)) as server:
+        client = FolderClient(partial(HTTPConnection, "127.0.0.1", server.port), token)
+        client.bring(resumable, list_kept(resumable, "aa"))
     for home in (resumable / "custody", there / "custody"):
         found = [home, *home.rglob("*")]
         assert {stat.S_IMODE(one.stat().st_mode) & 0o077 for one in found} == {0}
