@@ -12,7 +12,7 @@ import pytest
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.kubernetes import client_models
-from fedskd_sim.kubernetes.jobs import FINAL_CODES, job
+from fedskd_sim.kubernetes.jobs import FINAL_CODES, job, reader
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.scenario import Scenario, load
 
@@ -110,6 +110,39 @@ def test_a_cpu_hospital_sees_no_gpu(tmp_path: Path) -> None:
         "node.kubernetes.io/unreachable",
         "node.kubernetes.io/not-ready",
     }
+
+
+def test_a_pod_that_reads_a_claim_is_a_hospitals_without_its_cards(tmp_path: Path) -> None:
+    """It goes where the claim's pod may go and has its account, with the claim read-only; no cards,
+    no data, no sidecar, no queue, and no name by which it were taken for a member.
+    """
+    release = "r" * 53
+    beside = {"name": "beside", "image": "b:1"}
+    custody = {"claim": "kept-{hospital}"}
+    spare = {"hostPath": "/cohort"}
+    defaults = {
+        **DEFAULTS, "custody": custody, "data": spare, "pod": {"containers": [beside]},
+        "podLabels": {"kueue.x-k8s.io/queue-name": "q"},
+    }  # fmt: skip
+    scenario, plan = read(tmp_path, release=release, queue="q", defaults=defaults)
+    pod = reader(scenario, plan, "north", "uid")
+    assert client_models.problems_of("V1Pod", pod) == []
+    spec = pod["spec"]
+    (only,) = spec["containers"]
+    assert (only["image"], spec["nodeSelector"]) == ("c:1", {"gpu": "yes"})
+    assert "nvidia.com/gpu" not in json.dumps(only)
+    (claim,) = [one for one in spec["volumes"] if one["name"] == "results"]
+    assert claim["persistentVolumeClaim"] == {"claimName": "kept-north"}
+    mounts = {one["name"]: one for one in only["volumeMounts"]}
+    assert mounts.keys() == {one["name"] for one in spec["volumes"]}
+    assert mounts["results"]["readOnly"]
+    assert mounts["results"]["subPath"] == f"{plan.run}/north"
+    assert only["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert len(pod["metadata"]["name"]) <= 63
+    assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "fedskd-sim-reader"
+    assert not {one for one in pod["metadata"]["labels"] if "hospital" in one or "kueue" in one}
+    assert pod["metadata"]["ownerReferences"][0]["uid"] == "uid"
 
 
 def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
