@@ -23,6 +23,7 @@ from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
 from fedskd_sim.kubernetes.job_annotations import STARTED, TOOK_PART, Losses, verdict_note
 from fedskd_sim.kubernetes.jobs import HOSPITAL
 from fedskd_sim.kubernetes.pods import newest
+from fedskd_sim.kubernetes.reasons import answer
 from fedskd_sim.observe.events import Error
 from fedskd_sim.runtimes.supervisor import UID
 
@@ -161,14 +162,10 @@ class KubernetesApi:
         )
         return list(found.items)
 
-    def complaints(self) -> dict[str, str]:
-        """Collect why pods of Jobs could not even be created, by Job."""
-        wanted = "reason=FailedCreate,involvedObject.kind=Job"
-        found = self._call(
-            "list events",
-            lambda: self._core.list_namespaced_event(self.namespace, field_selector=wanted),
-        )
-        return {event.involved_object.name: event.message for event in found.items}
+    def events(self) -> list[Any]:
+        """List what the namespace has told of late."""
+        found = self._call("list events", lambda: self._core.list_namespaced_event(self.namespace))
+        return list(found.items)
 
     def pods(self) -> Iterator[tuple[str, Any]]:
         """Yield every change of the run's pods, for ever, with its kind (ADDED, MODIFIED, DELETED).
@@ -251,19 +248,14 @@ class KubernetesApi:
 def refusal(verb: str, error: ApiException) -> FedskdError:
     """Return an error that says in our words why the API server refused a call."""
     try:
-        reason = json.loads(error.body or "")["message"]
+        said = json.loads(error.body or "")["message"]
     except (ValueError, KeyError, TypeError):
-        reason = error.reason
-    text = f"the API server refused to {verb}: {reason}"
-    if error.status in INVALID:
-        return InvalidValue(
-            text, fix="correct the chart's values, or the hospital's resources in the scenario"
-        )
-    return ClusterUnavailable(
-        text,
-        fix="install the chart with rbac.create, or give the controller's account the rights of "
-        "its Role",
-    )
+        said = error.reason
+    text = f"the API server refused to {verb}: {said}"
+    row = answer("call", f"{error.status}: {said}")
+    text = f"{row.told}: {text}" if row.told else text
+    kind = InvalidValue if error.status in INVALID else ClusterUnavailable
+    return kind(text, fix=row.fix)
 
 
 def seconds(moment: Any) -> float:

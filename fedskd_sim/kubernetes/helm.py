@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fedskd_sim.errors import ChartNotInstallable, ClusterUnavailable, RunExists
+from fedskd_sim.kubernetes.reasons import LOGIN_FIX, QUOTA_FIX, RIGHTS
 from fedskd_sim.scenario.own import FILE, PACKED
 
 Settings = Mapping[str, str]
@@ -20,8 +21,10 @@ NO_SETTINGS: Settings = MappingProxyType({})
 PATIENCE_S = 120
 LOWEST = "1.31.0"
 """The oldest Kubernetes for which the chart is (``kubeVersion`` in Chart.yaml)."""
-RIGHTS = "ask for the rights in the namespace that the chart's README lists"
+UNKNOWN_USER = ("provide credentials", "Unauthorized")
 FIXES = {
+    **dict.fromkeys(UNKNOWN_USER, LOGIN_FIX),
+    "exceeded quota": QUOTA_FIX,
     "forbidden": f"{RIGHTS}, or let an administrator make the accounts (rbac.create: false)",
     "the release name": "give another --name",
     "": "correct the values file; 'helm template' with the same files shows what is rendered",
@@ -202,6 +205,8 @@ def _check_answer(told: str) -> None:
     reason = told.strip().removeprefix("Error: ")
     if "forbidden" in told:
         raise ClusterUnavailable(f"helm may not look for the run: {reason}", fix=RIGHTS)
+    if any(words in told for words in UNKNOWN_USER):
+        raise ClusterUnavailable(f"the cluster does not know who you are: {reason}", fix=LOGIN_FIX)
     if "not found" not in told:
         text = f"the cluster does not answer: {reason}"
         raise ClusterUnavailable(

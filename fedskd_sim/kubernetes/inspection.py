@@ -20,7 +20,6 @@ from fedskd_sim.kubernetes.job_annotations import STARTED, losses_in
 from fedskd_sim.kubernetes.jobs import HOSPITAL
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.kubernetes.pods import (
-    STARTING,
     exit_code,
     finding,
     finished,
@@ -36,6 +35,7 @@ from fedskd_sim.kubernetes.reach import (
     place,
     translate_errors,
 )
+from fedskd_sim.kubernetes.reasons import STARTING, fix_of
 from fedskd_sim.messages import CONTROLLER
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
@@ -95,7 +95,8 @@ class ControllerWatch:
             fix = (
                 f"look at the chart's values, and at the events of namespace {self.reach.namespace}"
             )
-            raise PodCannotStart(f"the controller cannot run: {found.text}", fix=fix)
+            text = f"the controller cannot run: {found.text}"
+            raise PodCannotStart(text, fix=fix_of(found.text, fix))
 
     def place(self, pods: list[Any]) -> str:
         """Return where the ring stands in a queue; empty where it stands in none."""
@@ -111,10 +112,8 @@ class ControllerWatch:
         if not mine:
             complaint = self.reach.complaint(own[-1].metadata.name)
             return refusal(complaint) if complaint else None
-        now, dead = (
-            finding(mine[-1]),
-            [one for one in map(finding, mine) if one.standing == "failed"],
-        )
+        now = explained(self.reach, mine[-1])
+        dead = [one for one in map(finding, mine) if one.standing == "failed"]
         if now.standing in ("running", "succeeded", "leaving") or now.own:
             return None  # the last is the run's end, which its Job is about to have
         if dead and len(dead) >= MOST_DEATHS:
@@ -122,6 +121,13 @@ class ControllerWatch:
                 "hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}"
             )
         return now if now.text else None
+
+
+def explained(reach: Reach, pod: Any) -> Finding:
+    """Judge a pod (V1Pod), with the namespace's events where it waits for something."""
+    found = finding(pod)
+    waits = found.standing in ("pending", "unschedulable")
+    return finding(pod, reach.events(pod)) if waits else found
 
 
 def started(jobs: list[Any]) -> bool:
@@ -176,7 +182,7 @@ def remarks(reach: Reach, release: str) -> Iterator[str]:
         pods, jobs = reach.pods(release), reach.jobs(release)
     losses = losses_in(jobs)
     lost = losses.away
-    yield from _of_pods(pods)
+    yield from _of_pods(reach, pods)
     yield from _of_jobs(pods, [job for job in jobs if _member(job) not in lost])
     place = ControllerWatch(reach, release).place(pods)
     yield from [place] if place else []
@@ -192,9 +198,10 @@ def remarks(reach: Reach, release: str) -> Iterator[str]:
     }.get(code, f"the run has ended with exit code {code}")
 
 
-def _of_pods(pods: list[Any]) -> Iterator[str]:
+def _of_pods(reach: Reach, pods: list[Any]) -> Iterator[str]:
     for pod in pods:
-        found = finding(pod)
+        with translate_errors():
+            found = explained(reach, pod)
         if found.standing != "running":
             yield f"{pod.metadata.name}: {found.standing}" + (
                 f", {found.text}" if found.text else ""

@@ -42,14 +42,44 @@ class PodTracker:
     log: EventLog
     _state: Supervised = field(default_factory=Supervised)
     _lock: Lock = field(default_factory=Lock)
+    _looking: Lock = field(default_factory=Lock)
+    """Is held while a pod is judged: events and pods come from two threads."""
+    _events: list[Any] = field(default_factory=list)
+    """What the namespace has told of late (CoreV1Event)."""
+    _idle: dict[str, Any] = field(default_factory=dict)
+    """The pods that were not started yet, by hospital."""
 
     def saw(self, kind: str, pod: Any) -> None:
         """Take in a change of a pod."""
         name = (pod.metadata.labels or {}).get(HOSPITAL)
         if name in self.rules.names:
-            created = seconds(pod.metadata.creation_timestamp)
-            found = PodSaw(name, finding(pod), pod.metadata.uid, created, kind == "DELETED")
-            self._note(found, pod.spec.node_name or "")
+            with self._looking:
+                self._look(name, pod, gone=kind == "DELETED")
+
+    def told(self, events: list[Any], by_job: Mapping[str, str]) -> None:
+        """Take in what the namespace has told of late (CoreV1Event): why a hospital has no pod at
+        all, by its Job, and why a pod that is there does not start.
+        """
+        refusals = {
+            by_job[event.involved_object.name]: event.message
+            for event in events
+            if event.reason == "FailedCreate" and event.involved_object.name in by_job
+        }
+        self.note_refusals(refusals)
+        with self._looking:
+            self._events = events
+            for name, pod in [*self._idle.items()]:
+                self._look(name, pod)
+
+    def _look(self, name: str, pod: Any, *, gone: bool = False) -> None:
+        found = finding(pod, self._events)
+        idle = found.standing in ("pending", "stuck", "unschedulable") and not gone
+        if idle:
+            self._idle[name] = pod
+        elif self._idle.get(name, pod).metadata.uid == pod.metadata.uid:
+            self._idle.pop(name, None)
+        created = seconds(pod.metadata.creation_timestamp)
+        self._note(PodSaw(name, found, pod.metadata.uid, created, gone), pod.spec.node_name or "")
 
     def note_refusals(self, complaints: Mapping[str, str]) -> None:
         """Take in why hospitals have no pod at all, by hospital."""
@@ -86,6 +116,13 @@ class PodTracker:
     def without_pod(self) -> Iterable[str]:
         """Name the hospitals that have no pod."""
         return [name for name in self.rules.names if name not in self._state.seen]
+
+    def complains(self) -> bool:
+        """Return whether any hospital has no pod, or one that does not start."""
+        return bool(
+            any(self.without_pod())
+            or self._state.stands("pending", "stuck", "unschedulable", "hopeless")
+        )
 
     def queued(self) -> bool:
         """Return whether a queue holds any pod back: that is no time of the run."""

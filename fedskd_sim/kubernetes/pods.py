@@ -5,103 +5,58 @@ has ended; pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.kubernetes.job_annotations import verdict_in
 from fedskd_sim.kubernetes.jobs import FINAL_CODES, HOSPITAL, TAKEN
+from fedskd_sim.kubernetes.reasons import (
+    NO_NODE,
+    QUEUED,
+    STARTING,
+    UNMADE,
+    answer,
+    last_event,
+    reason,
+)
 from fedskd_sim.messages import CONTROLLER
-from fedskd_sim.runtimes.supervisor import Finding, Standing
+from fedskd_sim.runtimes.supervisor import Finding
 
 ENDED = ("Succeeded", "Failed")
-STARTING = "its containers are being made"
-HOPELESS = {
-    "ErrImageNeverPull": "its image is not on the node and may not be pulled",
-    "InvalidImageName": "its image has no valid name",
-}
-"""Why a container waits that no further try would let run."""
-STUCK = {
-    "ImagePullBackOff": "its image cannot be pulled",
-    "ErrImagePull": "its image cannot be pulled",
-    "CreateContainerConfigError": "something it mounts or reads does not exist",
-    "CreateContainerError": "its container cannot be made",
-    "RunContainerError": "its container cannot be started",
-}
-"""Why one waits that the cluster tries to run again: a registry may be slow, an object may still be
-made."""
-FORBIDDEN = (
-    "violates PodSecurity",
-    "security context constraint",
-    "is invalid",
-    "forbidden: maximum",
-    "forbidden: minimum",
-)
-"""What a refusal to make a pod says that will be said again every time."""
 FETCH = "fetch"
 OWN = ("hospital", CONTROLLER, FETCH)
 """Containers whose end is that of the member; a sidecar's says nothing."""
-FIXES = {
-    "(OOMKilled)": "give it more memory: resources.memory of that hospital in the scenario",
-    f"container {FETCH!r}": "see hospitals.defaults.data.fetch of the chart's values, or of that "
-    "hospital's own",
-    "its image": "correct images.hospital of the chart's values, or bring the image to where the "
-    "nodes find it",
-    "does not exist": "make it, or correct its name in the chart's values",
-    "persistentvolumeclaim": "make the claim, or correct its name in the chart's values",
-    "no node can take it": "ask for less, or correct where the pod may go: resources of the "
-    "scenario, hospitals.defaults of the chart's values",
-    "cannot be created": "change what the cluster refuses: resources of the scenario, "
-    "hospitals.defaults of the chart's values",
-}
-"""What to do, by what the words for an end have in them; the first that fits."""
-NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" not found')
-"""What a scheduler says where a claim is not there; it may still be made."""
+UNBOUND = "unbound immediate PersistentVolumeClaims"
 WORDS = 300
 """So many characters of what a container has said last are told."""
-FOR_A_WHILE = ("were unschedulable", "untolerated taint {node.kubernetes.io/")
-"""What a scheduler says of nodes that are cordoned, lost or short of something: they may come
-back."""
 
 
-def finding(pod: Any) -> Finding:
-    """Judge one pod (V1Pod)."""
+def finding(pod: Any, events: Collection[Any] = ()) -> Finding:
+    """Judge one pod (V1Pod), and where it does not start, by events (CoreV1Event) too."""
     status = pod.status
     for name, state in _states(pod):
         if state.terminated and status.phase == "Failed" and name in OWN:
             return _failed(pod, name, state.terminated)
-        if state.waiting and state.waiting.reason in HOPELESS | STUCK:
-            standing: Standing = "hopeless" if state.waiting.reason in HOPELESS else "stuck"
-            text = (HOPELESS | STUCK)[state.waiting.reason]
-            return Finding(standing, f"{text}: {state.waiting.message or state.waiting.reason}")
-    if status.phase in ("Succeeded", "Failed"):
-        text = status.message or status.reason or "its pod failed"
-        return (
-            Finding("succeeded", code=0) if status.phase == "Succeeded" else Finding("failed", text)
-        )
+        row = reason("container", state.waiting.reason or "") if state.waiting else None
+        if row and state.waiting:
+            text = f"{row.told}: {state.waiting.message or state.waiting.reason}"
+            return Finding(row.standing, text)
+    if status.phase in ENDED:
+        well = status.phase == "Succeeded"
+        text = _taken(pod) or "its pod failed"
+        return Finding("succeeded", code=0) if well else Finding("failed", text)
     if pod.metadata.deletion_timestamp:
-        return Finding("leaving", "its pod is being deleted" + _disruption(status))
+        taken = _disruption(status)
+        return Finding("leaving", "its pod is being deleted" + (f": {taken}" if taken else ""))
     if status.phase == "Running":
         return Finding("running")
-    return _waiting(status)
+    return _waiting(pod, events)
 
 
 def refusal(text: str) -> Finding:
-    """Judge why a pod could not even be made, in the cluster's words: a quota may become free, a
-    webhook may come back.
-    """
-    told = f"its pod cannot be created: {text}"
-    if any(words in text for words in FORBIDDEN):
-        return Finding("hopeless", told)
-    return Finding("pending" if "exceeded quota" in text else "stuck", told)
-
-
-def fix_of(reason: str) -> str:
-    """Return what to do about a hospital's end, from the words for it."""
-    for words, fix in FIXES.items():
-        if words in reason:
-            return fix
-    return "see the log of that hospital"
+    """Judge why a pod could not even be made, in the cluster's words."""
+    return Finding(answer("job", text).standing, f"{UNMADE}: {text}")
 
 
 def finished(job: Any) -> bool:
@@ -162,16 +117,22 @@ def newest(pods: Iterable[Any]) -> dict[str, Any]:
     return {pod.metadata.labels[HOSPITAL]: pod for pod in of_hospitals}
 
 
-def _waiting(status: Any) -> Finding:
-    for condition in status.conditions or ():
+def _waiting(pod: Any, events: Collection[Any]) -> Finding:
+    """Judge a pod that was not started: the scheduler's word, and what events add to it."""
+    for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
-            return Finding("queued", "waits in a queue of the cluster")
+            return Finding("queued", QUEUED)
         if condition.type == "PodScheduled" and condition.status == "False":
-            text = f"no node can take it: {condition.message or condition.reason}"
-            if NO_CLAIM.search(text):
-                return Finding("stuck", text)
-            return Finding("unschedulable" if nowhere(condition.message or "") else "pending", text)
-    return Finding("pending", STARTING)
+            said = condition.message or condition.reason or ""
+            told = last_event(pod, events, "PersistentVolumeClaim") if UNBOUND in said else None
+            if told:
+                return Finding(told.reason.standing, f"{NO_NODE}: {told.text}")
+            standing = answer("scheduler", said).standing
+            if standing == "unschedulable" and not nowhere(said):
+                standing = "pending"
+            return Finding(standing, f"{NO_NODE}: {said}")
+    told = last_event(pod, events, "Pod", "Node")
+    return Finding(told.reason.standing, told.text) if told else Finding("pending", STARTING)
 
 
 def nowhere(message: str) -> bool:
@@ -182,8 +143,7 @@ def nowhere(message: str) -> bool:
     """
     nodes = re.search(r"preemption: 0/(\d+) nodes are available", message)
     beyond = re.search(r"(\d+) Preemption is not helpful for scheduling", message)
-    lasting = not any(words in message for words in FOR_A_WHILE)
-    return bool(lasting and nodes and beyond and nodes.group(1) == beyond.group(1))
+    return bool(nodes and beyond and nodes.group(1) == beyond.group(1))
 
 
 def _states(pod: Any) -> Iterator[tuple[str, Any]]:
@@ -200,12 +160,13 @@ def _states(pod: Any) -> Iterator[tuple[str, Any]]:
 def _failed(pod: Any, name: str, state: Any) -> Finding:
     """Describe a container's end, with what it has said last where that is no word of ours."""
     which = f"container {name!r}" if name == FETCH else "container"
-    reason = f" ({state.reason})" if state.reason and state.reason != "Error" else ""
-    taken, said = _disruption(pod.status), ""
+    how = f" ({state.reason})" if state.reason and state.reason != "Error" else ""
+    taken, said = _taken(pod), ""
     if name == FETCH or state.exit_code not in FINAL_CODES:
         said = last_words(state.message or "")
-    text = f"its {which} ended with exit code {state.exit_code}{reason}{said}{taken}"
-    alone = name if not (taken or pod.metadata.deletion_timestamp) else ""
+    text = f"its {which} ended with exit code {state.exit_code}{how}{said}"
+    alone = "" if taken else name
+    text += f": {taken}" if taken else ""
     code = None if name == FETCH else state.exit_code
     return Finding("failed", text, code, alone, code in FINAL_CODES, name == FETCH)
 
@@ -217,8 +178,18 @@ def last_words(log: str) -> str:
     return f": {told[:WORDS]}" if told else ""
 
 
+def _taken(pod: Any) -> str:
+    """Return why a pod ended that did not by itself, in the cluster's words; '' where it did."""
+    status = pod.status
+    said = _disruption(status) or (status.message or "").strip() or status.reason or ""
+    if not said:
+        return "its pod was deleted" if pod.metadata.deletion_timestamp else ""
+    row = reason("end", f"{status.reason}: {said}")
+    return f"{row.told}: {said}" if row and row.told else said
+
+
 def _disruption(status: Any) -> str:
     for condition in status.conditions or ():
         if condition.type in TAKEN and condition.status == "True":
-            return f": {condition.message or condition.reason}"
+            return str(condition.message or condition.reason)
     return ""

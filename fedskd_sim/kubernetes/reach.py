@@ -20,10 +20,10 @@ from urllib3.exceptions import HTTPError
 
 from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.kubernetes import portforward
-from fedskd_sim.kubernetes.helm import RIGHTS
 from fedskd_sim.kubernetes.jobs import KUEUE, RUN_KEY
 from fedskd_sim.kubernetes.plan import PLAN
 from fedskd_sim.kubernetes.pods import FETCH, finding
+from fedskd_sim.kubernetes.reasons import answer, claims_of
 from fedskd_sim.messages import CONTROLLER
 
 VERSIONS = ("v1beta2", "v1beta1")
@@ -78,7 +78,8 @@ def _is(workload: dict[str, Any], *types: str) -> bool:
 CONNECTIONS = 160
 ASK_S = (5, 30)
 FOLLOW_S = (5, 120)
-FORBIDDEN, MISSING = (401, 403), 404
+UNKNOWN, MISSING = 401, 404
+FORBIDDEN = (UNKNOWN, 403)
 NO_LOG = 400
 """How the API server says that a container has never run, or that there is none of this name."""
 
@@ -97,12 +98,17 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except (Unreachable, ApiException) as error:
-        if isinstance(error, ApiException) and error.status in FORBIDDEN:
-            text = f"the cluster forbids it: {_words(error)}"
-            raise ClusterUnavailable(text, fix=RIGHTS) from error
-        reason = error.reason if isinstance(error, ApiException) else error
-        fix = "check KUBECONFIG, --context and the network, and try again"
-        raise ClusterUnavailable(f"the cluster does not answer: {reason}", fix=fix) from error
+        raise refused(error) from error
+
+
+def refused(error: Unreachable | ApiException) -> ClusterUnavailable:
+    """Return why the cluster did not do what it was asked, and whose business that is."""
+    words, said = str(error), ""
+    if isinstance(error, ApiException):
+        words = _words(error)
+        said = f"{error.status}: {words}" if error.status in FORBIDDEN else ""
+    row = answer("user", said)
+    return ClusterUnavailable(f"{row.told}: {words}", fix=row.fix)
 
 
 @dataclass
@@ -150,16 +156,14 @@ class Reach:
                     f"there is no namespace {self.namespace!r}", fix=fix
                 ) from None
         except Unreachable as error:
-            raise ClusterUnavailable(
-                f"the cluster does not answer: {error}",
-                fix="check KUBECONFIG, --context and the network",
-            ) from None
+            raise refused(error) from None
         try:
             self.jobs("none")
         except ApiException as error:
-            text = f"the namespace {self.namespace!r} is forbidden: {_words(error)}"
-            fix = f"{RIGHTS}, or choose another --namespace"
-            raise ClusterUnavailable(text, fix=fix) from None
+            found = refused(error)
+            found.message += f" (namespace {self.namespace!r})"
+            found.fix += ", or choose another --namespace" if error.status != UNKNOWN else ""
+            raise found from None
 
     def jobs(self, release: str) -> list[Any]:
         """List a release's Jobs; raises Unreachable, ApiException."""
@@ -174,12 +178,28 @@ class Reach:
         said, or may not be read.
         """
         wanted = f"reason=FailedCreate,involvedObject.kind=Job,involvedObject.name={job}"
+        found = self._events(self.namespace, wanted)
+        return str(found[-1].message) if found else ""
+
+    def events(self, pod: Any) -> list[Any]:
+        """List what was told of a pod (V1Pod), of its claims and of its node, as far as the user
+        may read it.
+        """
+        found = self._events(self.namespace, f"involvedObject.uid={pod.metadata.uid}")
+        if claims_of(pod):
+            found += self._events(self.namespace, "involvedObject.kind=PersistentVolumeClaim")
+        if pod.spec.node_name:
+            wanted = f"involvedObject.kind=Node,involvedObject.name={pod.spec.node_name}"
+            found += self._events("default", wanted)
+        return found
+
+    def _events(self, namespace: str, wanted: str) -> list[Any]:
         asked = {"field_selector": wanted, "_request_timeout": ASK_S}
         try:
-            found = self.ask(lambda: self._core.list_namespaced_event(self.namespace, **asked))
+            found = self.ask(lambda: self._core.list_namespaced_event(namespace, **asked))
         except ApiException:
-            return ""
-        return str(found.items[-1].message) if found.items else ""
+            return []
+        return list(found.items)
 
     def workloads(self) -> list[dict[str, Any]]:
         """List what stands in the namespace's queues of Kueue; empty where that may not be read

@@ -38,7 +38,8 @@ from fedskd_sim.kubernetes.job_annotations import WELL, Losses, Started, earlier
 from fedskd_sim.kubernetes.jobs import FINISHING, HOSPITAL, job
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.kubernetes.pod_tracker import PodTracker
-from fedskd_sim.kubernetes.pods import ENDED, finished, fix_of
+from fedskd_sim.kubernetes.pods import ENDED, finished
+from fedskd_sim.kubernetes.reasons import fix_of
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import error_event
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -158,7 +159,7 @@ def same_pod(pods: Sequence[Any], first: str) -> bool | None:
 LOOK_S = 0.5
 STUCK = 0.5
 """What the cluster tries again may fail for this part of the time until all must be up."""
-COMPLAINTS_S = 3.0
+COMPLAINTS_S, LONGEST_COMPLAINTS_S, COMPLAINTS_GROW = 3.0, 30.0, 1.2
 STARTUP_FIX = "see the logs of these hospitals, or raise startupSeconds of the chart's values"
 
 
@@ -293,6 +294,8 @@ class RunController:
             error.fix, error.key = STARTUP_FIX, ()
         if isinstance(error, RegistrationTimeout | HospitalLost):
             told = self.pod_tracker.summary()
+            if told and isinstance(error, RegistrationTimeout):  # no log has more than this
+                error.fix = f"{fix_of(told)}; or raise startupSeconds of the chart's values"
             error.message += f" ({told})" if told else ""
 
     def _make_hospitals(self, owner: str) -> None:
@@ -388,17 +391,18 @@ class RunController:
             self.log.event(events.Blind(str(error)))
 
     def _listen_for_complaints(self) -> None:
-        """Look at the events of Jobs as long as a hospital has no pod."""
+        """Look at the namespace's events as long as a hospital has no pod, or one that does not
+        start: seldom where that lasts.
+        """
         by_job = {self.plan.job(name): name for name in self.loaded.scenario.names}
-        self._over.wait(COMPLAINTS_S)
-        while not self._over.is_set() and (missing := set(self.pod_tracker.without_pod())):
-            found = {
-                by_job[name]: text
-                for name, text in self.cluster.complaints().items()
-                if by_job.get(name) in missing
-            }
-            self.pod_tracker.note_refusals(found)
-            self._over.wait(COMPLAINTS_S)
+        pause = COMPLAINTS_S
+        while not self._over.wait(pause):
+            if not self.pod_tracker.complains():
+                pause = COMPLAINTS_S
+                continue
+            with suppress(FedskdError, ApiException):  # a run needs no word of them
+                self.pod_tracker.told(self.cluster.events(), by_job)
+            pause = min(LONGEST_COMPLAINTS_S, pause * COMPLAINTS_GROW)
 
 
 def control(folder: Path, secret: Path) -> None:

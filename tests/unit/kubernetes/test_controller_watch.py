@@ -79,6 +79,10 @@ class Reach:
     def __init__(self, words: str = "") -> None:
         self.words = words
         self.stand: list[dict[str, Any]] = []
+        self.told: list[Any] = []
+
+    def events(self, _pod: V1Pod) -> list[Any]:
+        return self.told
 
     def workloads(self) -> list[dict[str, Any]]:
         return self.stand

@@ -13,7 +13,8 @@ from kubernetes.client import V1Job, V1Pod
 
 from fedskd_sim import clock
 from fedskd_sim.kubernetes.pod_tracker import PodTracker
-from fedskd_sim.kubernetes.pods import finding, finished, fix_of, nowhere, refusal
+from fedskd_sim.kubernetes.pods import finding, finished, nowhere, refusal
+from fedskd_sim.kubernetes.reasons import fix_of
 from fedskd_sim.messages import Done, Failed
 from fedskd_sim.observe.events import EventLog
 from fedskd_sim.runtimes.supervisor import MOST_DEATHS, OWN_WORD_S, Rules
