@@ -107,6 +107,36 @@ class HospitalRow:
         self.began = None
 
 
+@dataclass
+class Span:
+    """The time in which steps were done, by one clock: neither what came before the first, nor what
+    a pod waited for that was pulled, scheduled or held back by a queue meanwhile.
+    """
+
+    first: float
+    last: float
+    count: int = 0
+    idle: float = 0.0
+    held: bool = False
+    """A pod has waited since the last word."""
+
+    def note(self, at: float, *, held: bool) -> None:
+        """Note a hospital's word of a step; ``held``: a pod still waits."""
+        self.idle += at - self.last - self._at_work(at)
+        self.last, self.count, self.held = at, self.count + 1, held
+
+    def worked(self, now: float) -> float:
+        """Return the seconds at work until now."""
+        return self.last - self.first - self.idle + self._at_work(now)
+
+    def _at_work(self, now: float) -> float:
+        """Return how much of the time since the last word was work: while a pod waits no more than
+        passes between two words on the average.
+        """
+        usual = (self.last - self.first - self.idle) / max(1, self.count)
+        return min(now - self.last, usual) if self.held else now - self.last
+
+
 REFRESH_PER_S = 8
 LATELY_S = 0.1
 """How long lines go by one estimate of the time left."""
@@ -121,6 +151,8 @@ WHAT = {
 }  # fmt: skip
 
 
+WAITS = ("pending", "queued", "stuck", "unschedulable")
+"""How pods stand that do not run yet."""
 STEPS = (events.WarmUp, events.Arrived, events.Finished)
 """The words of a hospital at work."""
 RECORDED = ("host", "home")
@@ -151,10 +183,12 @@ class LiveView:
         self._left: float | None = None
         self._estimated = 0.0
         """When `_left` was estimated."""
-        self._at_work: dict[str, tuple[float, float]] = {}
-        """When each hospital told of its first and of its last step, by its own clock."""
-        self._first = self._last = self._started
-        """When the first and the last of all these words were taken in."""
+        self._at_work: dict[str, Span] = {}
+        """The time in which each hospital told of steps, by its own clock."""
+        self._here = Span(self._started, self._started)
+        """... and in which all these words were taken in."""
+        self._held: set[str] = set()
+        """Hospitals whose pod waits."""
         self._remark_of_all, self._pace = "", Pace()
         self._live_now = False
         self._live = Live(
@@ -187,11 +221,7 @@ class LiveView:
         row = self._rows.get(logged.hospital)
         if row is None:
             return
-        if isinstance(logged.what, STEPS):
-            self._last = clock.now()
-            self._first = self._first if self._at_work else self._last
-            first = self._at_work.get(logged.hospital, (logged.time, logged.time))[0]
-            self._at_work[logged.hospital] = first, logged.time
+        self._note_time(logged)
         match logged.what:
             case events.Pod(hospital, standing, text) if standing != "running" and not row.finished:
                 row.doing = text or standing
@@ -210,6 +240,20 @@ class LiveView:
                 row.doing = "done"
             case events.Error(_, own):
                 row.doing = "failed" if own else "stopped"
+
+    def _note_time(self, logged: events.Logged) -> None:
+        """Take in when a step was told of, and whether a pod waits."""
+        if isinstance(logged.what, events.Pod):
+            waits = logged.what.standing in WAITS
+            self._held = self._held - {logged.hospital} | ({logged.hospital} if waits else {*()})
+            for span in (self._here, *self._at_work.values()):
+                span.held |= waits
+        elif isinstance(logged.what, STEPS):
+            if not self._at_work:
+                self._here = Span(clock.now(), clock.now())
+            own = self._at_work.setdefault(logged.hospital, Span(logged.time, logged.time))
+            own.note(logged.time, held=bool(self._held))
+            self._here.note(clock.now(), held=bool(self._held))
 
     def _note_of_all(self, what: events.LogEvent) -> None:
         """Take in what the controller says of all: what it waits for, and who is lost."""
@@ -258,7 +302,8 @@ class LiveView:
         Steps are weighed by what they have taken so far at each hospital, sessions and light steps
         apart; where there was none yet, by what they take at the others, and where a light step is
         unknown, by what its forward passes are of a session's work. Time counts from the first step
-        on: until then pods start and data is read, which never comes again.
+        on: until then pods start and data is read, which never comes again; nor does it count while
+        a pod that comes later is pulled, scheduled or held back by a queue.
         """
         rows = [self._rows[name] for name in self._topology.hospitals]
         if not all(row.finished or row.lost for row in rows):
@@ -271,9 +316,12 @@ class LiveView:
             done += row.done[False] * own + row.done[True] * light
             whole = (row.total - row.light) * own + row.light * light
             total += whole * (1 - row.before / row.total)
-        told = [last - first for first, last in self._at_work.values()]
-        worked = max(self._last - self._first, *told)  # who looks later has it from the logs
-        return (worked + clock.now() - self._last) * max(0.0, total - done) / done
+        now = clock.now()
+        told = [span.worked(span.last) for span in self._at_work.values()]
+        # who looks later has it from the logs
+        worked = max(self._here.worked(self._here.last), *told)
+        worked += self._here.worked(now) - self._here.worked(self._here.last)
+        return worked * max(0.0, total - done) / done
 
     def _usual(self, *, light: bool) -> float:
         """Return the mean seconds of a step at any hospital; 0 where none was timed."""

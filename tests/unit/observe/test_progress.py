@@ -243,6 +243,40 @@ def test_the_time_left_does_not_count_what_passed_before_the_first_step(
         assert left <= (progress.seconds_left() or 0.0) <= 1.1 * left, kind
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["live", "looked at later"])
+@pytest.mark.parametrize("standing", ["queued", "pending", "unschedulable"])
+def test_the_time_left_does_not_count_a_pod_that_waits_in_mid_run(
+    standing: str, monkeypatch: pytest.MonkeyPatch, *, later: bool
+) -> None:
+    """A ring that is put back into its queue, or waits for the next pod of one of its hospitals, is
+    as far from its end when it goes on as before, and not further away while it waits.
+    """
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: 9000.0 if later else now[0])
+    ring = Topology(("one", "two"), 10)
+    progress = LiveView(ring, Console(file=io.StringIO()), quiet=True)
+
+    def steps(round_: int, hop: int, kind: str) -> None:
+        for name, other in (("one", "two"), ("two", "one")):
+            begin = Arrived(round_, hop, other, kind) if round_ else WarmUp()
+            progress(Logged(now[0], name, begin))
+        now[0] += 2.0
+        for name, other in (("one", "two"), ("two", "one")):
+            progress(Logged(now[0], name, Finished(round_, hop, other, kind, "trained", 0.5)))
+
+    steps(0, 0, "warm_up")
+    steps(1, 1, "visit")
+    before = progress.seconds_left() or 0.0
+    progress(Logged(now[0], "two", Pod("two", standing, "waits", "")))
+    now[0] += 3600.0
+    assert (progress.seconds_left() or 0.0) <= 1.5 * before
+    progress(Logged(now[0], "two", Pod("two", "running", "", "cpu")))
+    steps(1, 2, "homecoming")
+    assert progress.seconds_left() == pytest.approx(before, rel=0.15)
+    steps(2, 1, "visit")
+    assert progress.seconds_left() == pytest.approx(before - 4.0, rel=0.15)
+
+
 def test_the_time_left_knows_what_an_average_costs() -> None:
     """In an all-reduce most steps only add up, and are no sessions."""
     ring = Topology(("a", "b", "c"), 5, "all_reduce")
