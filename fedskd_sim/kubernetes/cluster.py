@@ -20,14 +20,14 @@ from urllib3.exceptions import HTTPError
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, FedskdError, InvalidValue
-from fedskd_sim.kubernetes.job_annotations import STARTED, TOOK_PART, Losses, verdict_note
+from fedskd_sim.kubernetes.job_annotations import STARTED, TOOK_PART, Losses
 from fedskd_sim.kubernetes.jobs import HOSPITAL
 from fedskd_sim.kubernetes.pods import newest
 from fedskd_sim.kubernetes.reasons import answer
-from fedskd_sim.observe.events import Error
 from fedskd_sim.runtimes.supervisor import UID
 
 AT_ONCE = 20
+REPORTER = "fedskd-controller"
 WATCH_S = 300
 PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
@@ -124,11 +124,23 @@ class KubernetesApi:
         """Note on the controller's Job who is or was lost, and who is back."""
         self._patch(job, {"metadata": {"annotations": losses.notes()}})
 
-    def conclude(self, job: str, verdict: Error) -> None:
-        """Note on the controller's Job how the run has ended, for a controller that may come after
-        this one and for whoever waits for the end.
-        """
-        self._patch(job, {"metadata": {"annotations": verdict_note(verdict)}})
+    def note(self, job: str, notes: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        """Note on the controller's Job how the run stands."""
+        self._patch(job, {"metadata": {"annotations": dict(notes), "labels": dict(labels)}})
+
+    def tell(self, job: str, uid: str, reason: str, message: str, *, warning: bool) -> None:
+        """Make an Event of the controller's Job, as ``kubectl describe`` shows them."""
+        now = clock.stamp()
+        about = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
+        body = {
+            "metadata": {"generateName": f"{job}."},
+            "involvedObject": {**about, "namespace": self.namespace},
+            "type": "Warning" if warning else "Normal", "reason": reason, "message": message,
+            "source": {"component": REPORTER}, "reportingComponent": REPORTER,
+            "reportingInstance": job, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        }  # fmt: skip
+        make = partial(self._core.create_namespaced_event, self.namespace, body)
+        self._call("create events", make, LONGEST_PAUSE_S)
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""

@@ -40,6 +40,13 @@ from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.kubernetes.pods import ENDED, finished
 from fedskd_sim.kubernetes.reasons import fix_of
+from fedskd_sim.kubernetes.run_state import (
+    ENDED_WELL,
+    FAILED,
+    NotedLog,
+    RunState,
+    StateInApi,
+)
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import error_event
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -47,6 +54,7 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
 from fedskd_sim.protocol.controller import CONSEQUENCES
 from fedskd_sim.ring.routes import LostHospitals, Returns
+from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.member import MemberOrder, log_error
 from fedskd_sim.runtimes.supervisor import UID, Rules
 from fedskd_sim.scenario import Loaded, raise_all, spaceless
@@ -224,6 +232,7 @@ class RunController:
     log: EventLog
     cluster: KubernetesApi
     pod_tracker: PodTracker
+    notes: StateInApi
     _losses: Losses = field(default_factory=Losses)
     """Who is or was lost, and who is back."""
     _noting: Lock = field(default_factory=Lock)
@@ -241,7 +250,9 @@ class RunController:
             if started:
                 self.pod_tracker.began(started.pods)
                 self._losses = started.losses
-            found = verdict_in(job for job in jobs if job.metadata.name == self.plan.controller)
+            own = [job for job in jobs if job.metadata.name == self.plan.controller]
+            self.notes.uid = own[-1].metadata.uid if own else ""
+            found = verdict_in(own)
             if found is None:
                 self._lead(keys, started)
                 self._note_verdict(WELL)
@@ -254,11 +265,13 @@ class RunController:
             raise
         finally:
             self._over.set()
+            self.log.event(events.Api(dict(self.cluster.calls)))
 
     def _lead(self, keys: Keys, started: Started | None) -> None:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
         with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
+            Thread(target=self.notes.keep_written, daemon=True).start()
             controller = Controller(
                 self.loaded.scenario, self.plan.run, transport, self.log, self._mark,
                 losing=self._note_lost, now=transport.time,
@@ -280,8 +293,6 @@ class RunController:
             except FedskdError as error:
                 self._explain(error)
                 raise
-            finally:
-                self.log.event(events.Api(dict(self.cluster.calls)))
         if end.code:
             ended = rebuilt(end.code, end.reason, fix=fix_of(end.reason))
             ended.second_hand = end.code != PodCannotStart.exit_code
@@ -309,8 +320,10 @@ class RunController:
         self.log.event(events.Released(len(bodies)))
 
     def _note_verdict(self, verdict: events.Error) -> None:
+        outcome = FAILED if verdict.code else ENDED_WELL
+        told = f"exit code {verdict.code}: {verdict.message}" if verdict.code else ""
         with suppress(FedskdError, ApiException):  # the exit code says it, too
-            self.cluster.conclude(self.plan.controller, verdict)
+            self.notes.end(outcome, told, verdict)
 
     def _end_as(self, verdict: events.Error) -> None:
         """End as an earlier controller did, which has died after that; raises its error."""
@@ -445,10 +458,13 @@ def _prepare(
         for name in names
         if loaded.scenario.custody.enabled and plan.custody(name) and not aborts
     }
+    cluster = KubernetesApi(plan.namespace, selector)
+    state = RunState(Topology.of(loaded.scenario), loaded.scenario.learns)
+    notes = StateInApi(cluster, plan.controller, state)
+    log = NotedLog.of(log, notes.take)
     rules = Rules(names, survivors=kept, patience={
         "hopeless": 0.0, "stuck": plan.startup_seconds * STUCK,
         "unschedulable": plan.unschedulable_seconds,
     })  # fmt: skip
-    cluster = KubernetesApi(plan.namespace, selector)
-    controller = RunController(plan, loaded, log, cluster, PodTracker(rules, log))
+    controller = RunController(plan, loaded, log, cluster, PodTracker(rules, log), notes)
     return controller, order.read_keys(loaded.scenario)

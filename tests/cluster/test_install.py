@@ -109,16 +109,34 @@ def test_the_role_has_exactly_the_verbs_that_are_used(finished: Run, bed: Bed) -
     assert used == allowed
 
 
+def test_kubectl_shows_how_a_run_stands(finished: Run, bed: Bed) -> None:
+    """Its controller's Job has outcome, round and hops as labels, the verdict besides as an
+    annotation, and Events that `kubectl describe` shows.
+    """
+    (job,) = bed.items("jobs", f"{finished.selector},app.kubernetes.io/component=controller")
+    worn, notes = job["metadata"]["labels"], job["metadata"]["annotations"]
+    done, _, total = worn["fedskd.io/hops"].partition("-of-")
+    assert (worn["fedskd.io/outcome"], done) == ("ended", total)
+    assert notes["fedskd.io/hops"] == f"{done}/{total}"
+    table = bed.kubectl("get", "jobs", "-L", "fedskd.io/outcome,fedskd.io/round,fedskd.io/hops")
+    assert f"{done}-of-{total}" in table
+    told = bed.kubectl("describe", "job", job["metadata"]["name"])
+    assert "a ring of" in told
+    assert "the run has ended" in told
+
+
 def test_calls_grow_linearly(bed: Bed) -> None:
     """Per hospital the controller creates one Job and patches it once, and all its other calls
-    are few however large the ring, but for a look now and then while a pod is missing.
+    are few however large the ring, but for a look now and then while a pod is missing, and a word
+    now and then of how far the run is.
     """
     runs = {size: bed.install(placebo(size)) for size in (3, 9)}
     for size, run in runs.items():
         assert run.code() == 0
         made = run.calls()
         assert made.pop("create jobs") == size
-        assert made.pop("patch jobs") == size + 1
+        assert size + 2 <= made.pop("patch jobs") <= size + 8
+        assert made.pop("create events") <= 8
         made.pop("list events", None)
         assert made.total() <= 8, made
 

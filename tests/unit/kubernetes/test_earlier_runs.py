@@ -209,7 +209,7 @@ class Ended(Cluster):
     def suspend(self, job: str) -> None:
         self.suspended.append(job)
 
-    def conclude(self, _job: str, verdict: Error) -> None:
+    def end(self, _outcome: str, _reason: str, verdict: Error) -> None:
         self.noted.append(verdict)
 
 
@@ -231,7 +231,9 @@ def end_again(verdict: Error, monkeypatch: pytest.MonkeyPatch) -> tuple[Ended, l
     log = cast("Any", SimpleNamespace(event=said.append))
     tracker = PodTracker(Rules(("north", "south")), log)
     place = replace(PLACE, hold_seconds=60)
-    controller = RunController(place, loaded, log, cast("Any", cluster), tracker)
+    controller = RunController(
+        place, loaded, log, cast("Any", cluster), tracker, cast("Any", cluster)
+    )
     if verdict.code:
         with pytest.raises(FedskdError, match="no node"):
             controller.control(cast("Any", None))
