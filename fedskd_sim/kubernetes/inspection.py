@@ -192,8 +192,11 @@ def remarks(reach: Reach, release: str) -> Iterator[str]:
         if not back.away:
             yield f"{name} was lost, and is one of the ring again from round {back.round} on"
     code = exit_code(pods, jobs) if jobs else None
+    own = [job.spec for job in jobs if _member(job) == CONTROLLER]
+    held = any(spec and spec.suspend for spec in own)
+    going = "the run is suspended" if held else "the run goes on"
     yield {
-        None: "the run goes on" if jobs else "there is no such run",
+        None: going if jobs else "there is no such run",
         0: "the run has ended well",
     }.get(code, f"the run has ended with exit code {code}")
 

@@ -48,6 +48,8 @@ class PodTracker:
     """What the namespace has told of late (CoreV1Event)."""
     _idle: dict[str, Any] = field(default_factory=dict)
     """The pods that were not started yet, by hospital."""
+    _resuming: set[str] = field(default_factory=set)
+    _until: float = 0.0
 
     def saw(self, kind: str, pod: Any) -> None:
         """Take in a change of a pod."""
@@ -124,9 +126,19 @@ class PodTracker:
             or self._state.stands("pending", "stuck", "unschedulable", "hopeless")
         )
 
+    def resuming(self, names: Iterable[str], until: float) -> None:
+        """Note that hospitals were suspended, and are to be up again by a time at the latest
+        (monotonic seconds).
+        """
+        self._resuming, self._until = {*names}, until
+
     def queued(self) -> bool:
-        """Return whether a queue holds any pod back: that is no time of the run."""
-        return bool(self._state.stands("queued"))
+        """Return whether a queue holds any pod back, or one that was suspended is not up again:
+        that is no time of the run.
+        """
+        self._resuming -= self._state.stands("running")
+        late = clock.now() > self._until
+        return bool(self._state.stands("queued") or (self._resuming and not late))
 
     def at_work(self) -> set[str]:
         """Name the hospitals whose pod still runs."""

@@ -47,6 +47,7 @@ from fedskd_sim.kubernetes.run_state import (
     RunState,
     StateInApi,
 )
+from fedskd_sim.kubernetes.suspension import go_on, pause
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import error_event
 from fedskd_sim.messages import CONTROLLER, Failed, FromController, ToController
@@ -263,6 +264,11 @@ class RunController:
             self._note_verdict(error_event(error))
             self._sweep()
             raise
+        except SystemExit:  # somebody takes the pod away
+            rules = self.pod_tracker.rules
+            mortal = {*rules.names} - {*rules.survivors} - {*self._losses.away}
+            pause(self.cluster, self.plan, self.notes, mortal)
+            raise
         finally:
             self._over.set()
             self.log.event(events.Api(dict(self.cluster.calls)))
@@ -286,6 +292,8 @@ class RunController:
                 names = self.loaded.scenario.names
                 addresses = {name: self.plan.address(name) for name in names}
                 controller.resume(addresses, keys.members, *started.losses)
+                stopped = go_on(self.cluster, self.plan, self._losses.away)
+                self.pod_tracker.resuming(stopped, clock.now() + self.plan.startup_seconds)
             for work in (self._watch, self._listen_for_complaints):
                 Thread(target=work, daemon=True).start()
             try:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from kubernetes.client.exceptions import ApiException
@@ -26,6 +27,15 @@ OUTCOME, REASON = "fedskd.io/outcome", "fedskd.io/reason"
 ROUND, HOPS = "fedskd.io/round", "fedskd.io/hops"
 OWN, OTHERS = "fedskd.io/accuracy-own", "fedskd.io/accuracy-others"
 FORMING, RUNNING, ENDED_WELL, FAILED = "forming", "running", "ended", "failed"
+SUSPENDED = "suspended"
+LAST_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        ENDED_WELL: "the run has ended well",
+        RUNNING: "its Job was suspended; the hospitals go on, for they would lose all they have",
+        SUSPENDED: "with its Job those of the hospitals, which go on when it is resumed",
+    }
+)
+"""What an Event says of an outcome where no reason is given."""
 NOTE_S = 10.0
 """So often at most the Job is patched."""
 ROUND_S = 60.0
@@ -245,7 +255,8 @@ class StateInApi:
                 notes = {**self.state.notes("/"), REASON: reason[:WORDS]}
                 labels, waiting = self.state.notes("-of-"), self._waiting
             self.cluster.note(self.job, notes | (verdict_note(verdict) if verdict else {}), labels)
-            last = Notice(outcome.capitalize(), reason or "the run has ended", outcome == FAILED)
+            told = reason or LAST_WORDS.get(outcome, "")
+            last = Notice(outcome.capitalize(), told, outcome in (FAILED, RUNNING))
             self._tell([*waiting, last])
 
 

@@ -171,6 +171,14 @@ def test_a_hospital_on_a_claim_survives_its_pod(bed: Bed) -> None:
     assert '"event": "went_on"' in bed.kubectl("logs", run.pod("h1")["metadata"]["name"])
 
 
+def switch(run: Run, *, suspended: bool) -> None:
+    """Suspend a run by its controller's Job, or let it go on."""
+    patch = json.dumps({"spec": {"suspend": suspended}})
+    wanted = f"{run.selector},app.kubernetes.io/component=controller"
+    (job,) = run.bed.items("jobs", wanted)
+    run.bed.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", "-p", patch)
+
+
 def went_on(run: Run) -> list[bool]:
     """Tell of every hospital's newest pod whether it has gone on from custody."""
     pods = sorted(
@@ -183,8 +191,9 @@ def went_on(run: Run) -> list[bool]:
 
 @pytest.mark.usefixtures("claims")
 def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(bed: Bed) -> None:
-    """Controller and hospitals are deleted at once; later a hospital's node is drained. Each
-    time the run goes on; it ends well.
+    """Controller and hospitals are deleted at once; then the controller's Job is suspended, and
+    with it all, and resumed; later a hospital's node is drained. Each time the run goes on; it ends
+    well.
     """
     run = bed.install(PATIENT, defaults=KEPT, protection={"disruptionBudget": False})
     run.reached(2, hospital="h1")
@@ -197,6 +206,10 @@ def test_a_run_on_claims_survives_the_loss_of_all_its_pods_and_a_drained_node(be
             == 3
         ),
     )
+    run.reached(4, hospital="h1")
+    switch(run, suspended=True)
+    until("end of all pods", lambda: not [*run.pods(), *run.controllers()])
+    switch(run, suspended=False)
     run.reached(6, hospital="h1")
     pod = run.pod("h1")
     node = pod["spec"]["nodeName"]
