@@ -13,6 +13,7 @@ from test_earlier_runs import PLACE, job, pod
 from fedskd_sim import clock
 from fedskd_sim.kubernetes.job_annotations import STARTED
 from fedskd_sim.kubernetes.pod_tracker import PodTracker
+from fedskd_sim.kubernetes.run_controller import RunController
 from fedskd_sim.kubernetes.run_state import RUNNING, SUSPENDED
 from fedskd_sim.kubernetes.suspension import go_on, pause
 from fedskd_sim.observe.events import EventLog
@@ -77,6 +78,26 @@ def test_hospitals_are_suspended_with_their_controller() -> None:
     assert (api.stopped(), api.outcomes) == (set(), [RUNNING])
     api = paused(cluster(suspended=True, started=False), "north")
     assert (api.stopped(), api.outcomes) == (BOTH, [SUSPENDED])
+
+
+@pytest.mark.parametrize(("kept", "outcome"), [(("north", "south"), SUSPENDED), ((), RUNNING)])
+def test_a_controller_that_is_told_to_go_looks_why(
+    kept: tuple[str, ...], outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It suspends hospitals that outlive their pods, and goes."""
+
+    def gone(*_: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(RunController, "_lead", gone)
+    api: Any = cluster(suspended=True)
+    api.calls, api.uid = {}, ""
+    silent = EventLog(io.StringIO())
+    track = PodTracker(Rules(("north", "south"), survivors=dict.fromkeys(kept, 60.0)), silent)
+    with pytest.raises(SystemExit, match="143"):
+        RunController(PLACE, api, silent, api, track, api).control(api)
+    assert api.outcomes == [outcome]
+    assert api.stopped() == (BOTH if kept else set())
 
 
 def test_what_was_suspended_is_released_and_nobody_else() -> None:
