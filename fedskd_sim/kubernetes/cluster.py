@@ -11,6 +11,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event as Flag
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -47,6 +48,9 @@ class KubernetesApi:
     selector: str
     calls: Counter[str] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
+    _closed: Flag = field(default_factory=Flag)
+    _watcher: Any = None
+    """The watch that is open."""
     _core: Any = field(init=False)
     _batch: Any = field(init=False)
 
@@ -180,12 +184,13 @@ class KubernetesApi:
         return list(found.items)
 
     def pods(self) -> Iterator[tuple[str, Any]]:
-        """Yield every change of the run's pods, for ever, with its kind (ADDED, MODIFIED, DELETED).
+        """Yield every change of the run's pods, with its kind (ADDED, MODIFIED, DELETED), until
+        this is closed.
 
         Known pods that are missing after the watch had to begin afresh are yielded as DELETED.
         """
         known: dict[str, Any] = {}
-        while True:
+        while not self._closed.is_set():
             listing = self._call("list pods", self._listing, PATIENCE_S * 30)
             present = {pod.metadata.uid: pod for pod in listing.items}
             for uid in [uid for uid in known if uid not in present]:
@@ -205,18 +210,25 @@ class KubernetesApi:
     def _watch(self, version: str) -> Iterator[tuple[str, Any]]:
         """Watch until the server ends it, forgets the version, or is away."""
         self._count("watch pods")
-        watcher: Any = watch.Watch  # untyped
-        stream = watcher().stream(
+        made: Any = watch.Watch  # untyped
+        self._watcher = made()
+        stream = self._watcher.stream(
             self._core.list_namespaced_pod, self.namespace, label_selector=self.selector,
             resource_version=version, timeout_seconds=WATCH_S, _request_timeout=(5, WATCH_S + 30),
         )  # fmt: skip
         try:
             for event in stream:
-                if event["type"] == "ERROR":
+                if event["type"] == "ERROR" or self._closed.is_set():
                     return
                 yield event["type"], event["object"]
         except (ApiException, HTTPError, OSError):
-            clock.sleep(1)
+            self._closed.wait(1)
+
+    def close(self) -> None:
+        """End the watch of pods; everything else can still be asked."""
+        self._closed.set()
+        if self._watcher:
+            self._watcher.stop()
 
     def _patch(self, job: str, body: dict[str, Any]) -> None:
         self._call(

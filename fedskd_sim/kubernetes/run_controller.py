@@ -166,6 +166,7 @@ def same_pod(pods: Sequence[Any], first: str) -> bool | None:
 
 
 LOOK_S = 0.5
+THREADS_LOOKS, THREADS_LOOK_S = 50, 0.1
 STUCK = 0.5
 """What the cluster tries again may fail for this part of the time until all must be up."""
 COMPLAINTS_S, LONGEST_COMPLAINTS_S, COMPLAINTS_GROW = 3.0, 30.0, 1.2
@@ -239,6 +240,8 @@ class RunController:
     _noting: Lock = field(default_factory=Lock)
     _over: Flag = field(default_factory=Flag)
     """The run has ended."""
+    _beside: list[Thread] = field(default_factory=list)
+    """What goes on beside, and ends before this process does."""
 
     def control(self, keys: Keys) -> None:
         """Lead the run to its end, or find that it has ended; raises the error that ended it. What
@@ -270,14 +273,32 @@ class RunController:
             pause(self.cluster, self.plan, self.notes, mortal)
             raise
         finally:
-            self._over.set()
+            self._end_threads()
             self.log.event(events.Api(dict(self.cluster.calls)))
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        """Do something beside."""
+        self._beside.append(Thread(target=work, daemon=True))
+        self._beside[-1].start()
+
+    def _end_threads(self) -> None:
+        """Wait until nothing goes on beside: a thread that is in the middle of a write when Python
+        ends makes it abort. One that waits for the API server is in none, and is not waited for.
+        """
+        self._over.set()
+        self.notes.close()
+        for _ in range(THREADS_LOOKS):
+            self.cluster.close()  # again: a watch may just be about to open
+            going = [thread for thread in self._beside if thread.is_alive()]
+            if not going:
+                return
+            going[0].join(THREADS_LOOK_S)
 
     def _lead(self, keys: Keys, started: Started | None) -> None:
         """Make the hospitals' Jobs, lead the run to its end; raises the error that ended it."""
         with closing(PodAwareHub(Hub(self.plan.bind, keys), self.pod_tracker)) as transport:
             self.log.event(events.Listening(self.plan.hub))
-            Thread(target=self.notes.keep_written, daemon=True).start()
+            self._begin(self.notes.keep_written)
             controller = Controller(
                 self.loaded.scenario, self.plan.run, transport, self.log, self._mark,
                 losing=self._note_lost, now=transport.time,
@@ -295,7 +316,7 @@ class RunController:
                 stopped = go_on(self.cluster, self.plan, self._losses.away)
                 self.pod_tracker.resuming(stopped, clock.now() + self.plan.startup_seconds)
             for work in (self._watch, self._listen_for_complaints):
-                Thread(target=work, daemon=True).start()
+                self._begin(work)
             try:
                 end = controller.serve()
             except FedskdError as error:
@@ -337,7 +358,7 @@ class RunController:
         """End as an earlier controller did, which has died after that; raises its error."""
         for pod in self.cluster.pods_of(f"{self.cluster.selector},{HOSPITAL}"):
             self.pod_tracker.saw("MODIFIED", pod)
-        Thread(target=self._watch, daemon=True).start()
+        self._begin(self._watch)
         error = rebuilt(verdict.code, verdict.message, fix=verdict.fix)
         error.second_hand, error.stop = not verdict.own, verdict.stop
         raise error
@@ -393,7 +414,7 @@ class RunController:
         for name in {*self._losses.away} - {*Losses(lost, back).away}:
             self.pod_tracker.is_back(name)
         self._losses = Losses(lost, back)
-        Thread(target=self._write_lost, daemon=True).start()
+        self._begin(self._write_lost)
 
     def _write_lost(self) -> None:
         with self._noting, suppress(FedskdError, ApiException):  # hospitals know, too
@@ -409,6 +430,8 @@ class RunController:
             for kind, pod in self.cluster.pods():
                 self.pod_tracker.saw(kind, pod)
         except Exception as error:  # noqa: BLE001 - the run needs no watch, and its log must say that it is blind now
+            if self._over.is_set():
+                return
             self.log.event(events.Blind(str(error)))
 
     def _listen_for_complaints(self) -> None:

@@ -244,6 +244,10 @@ class StateInApi:
                 self.cluster.tell(self.job, self.uid, told.reason, told.message[:WORDS],
                                   warning=told.warning)  # fmt: skip
 
+    def close(self) -> None:
+        """Let `keep_written` come to its end."""
+        self._over.set()
+
     def end(self, outcome: str, reason: str, verdict: events.Error | None = None) -> None:
         """Write how the run stands at last, for a controller that may come after this one and for
         whoever waits for the end; raises FedskdError, ApiException.

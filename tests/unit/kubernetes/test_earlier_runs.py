@@ -209,6 +209,9 @@ class Ended(Cluster):
     def suspend(self, job: str) -> None:
         self.suspended.append(job)
 
+    def close(self) -> None:
+        """Watch nothing more: there was nothing to watch."""
+
     def end(self, _outcome: str, _reason: str, verdict: Error) -> None:
         self.noted.append(verdict)
 

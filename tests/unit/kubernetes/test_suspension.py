@@ -41,6 +41,9 @@ class Api:
     def end(self, outcome: str, _reason: str) -> None:
         self.outcomes.append(outcome)
 
+    def close(self) -> None:
+        """Watch nothing more: nothing was watched."""
+
     def _named(self, name: str) -> Any:
         return next(one for one in self.all if one.metadata.name == name)
 
