@@ -36,6 +36,8 @@ class Session:
     steps: int = 0
     measures: Measures = field(default_factory=dict)
     returned: Weights | None = None
+    early: bool = False
+    """It ended before its budget was spent; what is left of that is nobody's."""
 
 
 class LearnerState(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
 from fedskd_sim.learning.comparable import pixel_grid, require_facts, shape_of
@@ -36,7 +37,13 @@ from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.learning.samples import Given
 from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings
-from fedskd_sim.learning.sessions.session import NonFinite, SessionModels, TrainingJob, train
+from fedskd_sim.learning.sessions.session import (
+    NonFinite,
+    RunShare,
+    SessionModels,
+    TrainingJob,
+    train,
+)
 from fedskd_sim.learning.sessions.steps import Output, Teaching
 from fedskd_sim.learning.task import task_of
 from fedskd_sim.learning.weights import (
@@ -55,6 +62,8 @@ from fedskd_sim.seeds import seed
 
 BUFFERS = "buffers/"
 """Before the buffers that stay."""
+BEGINNING: RunShare = (0.0, 0.0)
+"""Of a session before the first round: no share of the run is done."""
 LOSS = "loss/"
 """Before what a loss of the user's own keeps."""
 
@@ -283,13 +292,40 @@ class Site:
         sizes = self.training.batch_sizes(len(self.data.train.labels))
         return count * sum(sizes[: self.training.batches])
 
-    def plan_job(self, budget: float, session_seed: int) -> TrainingJob:
-        """Prepare a session on the training data with ``budget`` sample-gradients."""
+    def during(self, round_: int, hop: int = 0) -> RunShare:
+        """Return the shares of a run that are done before and after the session at a hop of a
+        round, or that of a round with one session.
+        """
+        hops = len(self.context.topology.hops(1)) if hop else 1
+        all_ = hops * self.scenario.algorithm.rounds
+        before = hops * (round_ - 1) + max(hop - 1, 0)
+        return before / all_, (before + 1) / all_
+
+    def plan_job(
+        self, budget: float, session_seed: int, during: RunShare | None = None
+    ) -> TrainingJob:
+        """Prepare a session on the training data with ``budget`` sample-gradients.
+
+        Args:
+            budget: what it may spend.
+            session_seed: decides batches and augmentations.
+            during: the shares of the run that are done before and after it, as from `during`.
+
+        Raises:
+            InvalidValue: the learning rate is one over the run, and nobody says when this is.
+
+        """
+        if during is None and self.training.optimiser.schedule.over == "run":
+            name = self.scenario.algorithm.name
+            text = f"'run' cannot be used: {name!r} has sessions of which it does not say when"
+            fix = "choose session; or plan_job(..., self.site.during(round_)) in its code"
+            raise InvalidValue(text, fix=fix, key=("training", "optimiser", "schedule", "over"))
         weights = class_weights(
             self.data.train.labels, len(self.data.classes), self.training.class_weights
         )
         given = self.data.train, weights, self.training, budget, session_seed
-        return TrainingJob(*given, self.loss, self.task)
+        watched = self.data.validation if self.training.patience else None
+        return TrainingJob(*given, self.loss, self.task, during or BEGINNING, watched)
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
         """Make the similarity term for the models of this scenario."""
@@ -331,6 +367,7 @@ class Site:
             samples=sums.samples,
             steps=sums.steps,
             measures={**sums.measures, **work},
+            early=sums.early,
         )
 
     def note_remarks(self, session: Session) -> Session:
@@ -338,7 +375,8 @@ class Site:
         ``auto`` is, and which card with which driver and libraries computes.
         """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""
-        parts = (found, describe_card(self.device), self.data.remark, session.reason)
+        learned = self.training.words
+        parts = (found, describe_card(self.device), self.data.remark, learned, session.reason)
         return replace(session, reason="; ".join(part for part in parts if part))
 
     def validate(self, model: nn.Module, prefix: str = "") -> Measures:

@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.records import Measure
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import Scenario, Training
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+DEFAULT = Training()
+TINY = 1e-12
+"""Of 1 - p: it keeps the derivative of its powers finite."""
 NO_ANSWER = -1.0
 """Stands for all odds of an answer that is not finite: less than any, and all alike."""
 
@@ -66,11 +69,27 @@ class OneLabel:
     )
     decisive = "balanced_accuracy"
 
+    def __init__(self, training: Training = DEFAULT) -> None:
+        """Take how the labels are smoothed, or the exponent of the focal loss."""
+        self._smoothing, self._focal = training.label_smoothing, training.focal
+
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """Return the cross-entropy, a scalar: labels are class numbers, int64 (B,)."""
+        """Return the cross-entropy, a scalar, of labels that may be smoothed, or the focal loss:
+        with w the weights and p_y the probability of a label, the sum of w_y (1 - p_y)^gamma
+        (-log p_y) over that of w_y. Labels are class numbers, int64 (B,).
+        """
         from torch.nn.functional import cross_entropy  # noqa: PLC0415 - reports have no PyTorch
 
-        return cross_entropy(logits, labels, weights)
+        if not self._focal:
+            return cross_entropy(logits, labels, weights, label_smoothing=self._smoothing)
+        chosen = -cross_entropy(logits, labels, reduction="none")
+        # a derivative of 0^gamma is infinite for gamma below 1
+        hard = (1 - chosen.exp()).clamp(min=TINY) ** self._focal
+        each = -hard * chosen
+        if weights is None:
+            return each.mean()
+        counted = weights[labels]
+        return (counted * each).sum() / counted.sum()
 
     def chances(self, logits: Tensor) -> Tensor:
         """Return the softmax (N, classes), fp64."""
@@ -128,9 +147,9 @@ class OneLabel:
 ONE_LABEL = OneLabel()
 
 
-def task_of(scenario: Scenario) -> PredictionTask:  # noqa: ARG001 - every scenario has a class per sample so far
+def task_of(scenario: Scenario) -> PredictionTask:
     """Return what a scenario asks its models."""
-    return ONE_LABEL
+    return OneLabel(scenario.training)
 
 
 def _area(scores: Tensor, positive: Tensor) -> float:

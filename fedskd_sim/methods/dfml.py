@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedskd_sim import AddedLoss, CirculatingLearner, Kept, Stop, TrainingStep, snapshot
 from fedskd_sim.methods.defkt import RESIDENT
@@ -80,7 +79,7 @@ class CycleTeaching:
     def supervised(self, step: TrainingStep, role: str) -> Tensor:
         """Return the cross-entropy of a softmax that is weighted by the host's classes."""
         logits = step.logits(role) + self.prior
-        return (1 - self.weight) * cross_entropy(logits, step.labels, step.class_weights)
+        return (1 - self.weight) * step.task.loss(logits, step.labels, step.class_weights)
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute both divergences of a step."""

@@ -320,6 +320,7 @@ def _contradictions(rest: ValidParts, document: Document) -> Iterator[FedskdErro
         yield from unbearable(rest.scenario)
     yield from _idle(rest)
     yield from _find_bad_variants(rest)
+    yield from _find_bad_training(rest)
     known = [
         hospital.model_copy(update={"data": NoData()})
         if rest.lacks("hospitals", index, "data")
@@ -356,6 +357,29 @@ def _idle(rest: ValidParts) -> Iterator[FedskdError]:
             yield InvalidValue(
                 message, key=(key, "port"), fix="choose a lower port, or 0 for any free ones"
             )
+
+
+def _find_bad_training(rest: ValidParts) -> Iterator[FedskdError]:
+    """Find options of optimiser, schedule and loss that go with none of their other values."""
+    for scenario, outer in _with_variants(rest, "training"):
+        training, under = scenario.training, (*outer, "training")
+        optimiser = training.optimiser
+        for one in optimiser.foreign_keys():
+            key = (*under, "optimiser", *one.key.split("."))
+            value: Any = optimiser
+            for name in one.key.split("."):
+                value = getattr(value, name)
+            text = f"{value!r} cannot be used: {one.name} has no such option"
+            fix = f"remove it, or choose the name {' or '.join(one.owners)} beside it"
+            yield InvalidValue(text, key=key, fix=fix)
+        if optimiser.name == "sgd" and optimiser.nesterov and not optimiser.momentum:
+            text = "true cannot be used: the momentum is 0, and there is nothing to look along"
+            key = (*under, "optimiser", "nesterov")
+            yield InvalidValue(text, key=key, fix="set a momentum, such as 0.9, or remove it")
+        if training.label_smoothing and training.focal:
+            text = f"{training.focal:g} cannot be used beside a label_smoothing"
+            fix = "choose one of the two losses: remove focal or label_smoothing"
+            yield InvalidValue(text, key=(*under, "focal"), fix=fix)
 
 
 def _find_bad_variants(rest: ValidParts) -> Iterator[FedskdError]:

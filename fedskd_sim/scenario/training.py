@@ -4,24 +4,123 @@ every algorithm.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share
+from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share, with_a_name
+
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ForeignKey(NamedTuple):
+    """A key that is given to something that has no such option, and who has it."""
+
+    key: str
+    name: str
+    owners: tuple[str, ...]
+
+
+class RateSchedule(Part):
+    """How the learning rate goes on after its rise: by its name alone, or with options."""
+
+    name: Literal["constant", "cosine", "step"] = "constant"
+    """constant: the peak; cosine: half a wave from the peak down to ``floor``; step: the peak times
+    ``factor`` from each of the ``milestones`` on."""
+    over: Literal["session", "run"] = "session"
+    """What passes meanwhile. run: all rounds, by round and hop and not by a clock, so that a
+    session that is repeated is the same; the warm-up is at the beginning of it."""
+    floor: Share = 0.0
+    """Of cosine: the share of the peak at the end."""
+    milestones: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, strict=False)
+    ] = (0.5, 0.75)
+    """Of step: the shares of the session, or of the run, from which on the rate is lower."""
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Of step: by what the rate is multiplied at each of them."""
+
+    def at(self, done: float) -> float:
+        """Return the factor on the peak when a share of all steps, 0 to 1, is done."""
+        if self.name == "cosine":
+            return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2
+        if self.name == "step":
+            return float(self.factor ** sum(done >= one for one in self.milestones))
+        return 1.0
+
+    @property
+    def words(self) -> str:
+        """Describe it; nothing where it is constant."""
+        how = {
+            "cosine": f"cosine to {self.floor:g} of its peak",
+            "step": f"times {self.factor:g} at {', '.join(f'{one:g}' for one in self.milestones)}",
+        }.get(self.name)
+        return f"learning rate {how} over the {self.over}" if how else ""
+
+
+OWNERS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "optimiser": {
+            "momentum": ("sgd",),
+            "nesterov": ("sgd",),
+            "betas": ("adamw", "adam"),
+            "epsilon": ("adamw", "adam"),
+        },
+        "schedule": {
+            "over": ("cosine", "step"),
+            "floor": ("cosine",),
+            "milestones": ("step",),
+            "factor": ("step",),
+        },
+    }
+)
+"""Which optimisers and schedules have an option that not all have."""
 
 
 class Optimiser(Part):
-    """AdamW, made anew for every session: optimiser state does not travel."""
+    """What takes the gradient steps, made anew for every session: its state does not travel."""
 
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw (Loshchilov and Hutter 2019), adam (Kingma and Ba 2015), or sgd with momentum."""
     learning_rate: Positive = 2e-3
     """Peak learning rate."""
     weight_decay: NonNegative = 1e-2
-    """Decoupled weight decay."""
+    """Weight decay: decoupled with adamw; with adam and sgd it is added to the gradient, times
+    the weight."""
+    momentum: BelowOne = 0.9
+    """Of sgd; 0: none."""
+    nesterov: bool = False
+    """Of sgd: look ahead along the momentum, which must not be 0."""
+    betas: Annotated[tuple[BelowOne, BelowOne], Field(strict=False)] = (0.9, 0.999)
+    """Of adamw and adam: how slowly the means of gradient and squared gradient move."""
+    epsilon: Positive = 1e-8
+    """Of adamw and adam: what is added to the root of the latter."""
     clip: Positive = 2.0
     """Largest gradient norm of each model."""
     ramp: Share = 0.2
     """Share of a session over which the learning rate rises from 0."""
+    schedule: Annotated[RateSchedule, with_a_name(str | RateSchedule)] = RateSchedule()
+    """How it goes on from there."""
+
+    def foreign_keys(self) -> Iterator[ForeignKey]:
+        """Yield the options that are given and that neither this optimiser nor its schedule has."""
+        for under, part in (("", self), ("schedule", self.schedule)):
+            for key, owners in OWNERS[under or "optimiser"].items():
+                if key in part.model_fields_set and part.name not in owners:
+                    yield ForeignKey(f"{under}.{key}".lstrip("."), part.name, owners)
+
+    @property
+    def words(self) -> str:
+        """Describe what is not as it is by default; nothing where all is."""
+        by = ""
+        if self.name == "sgd":
+            by = f"sgd with {'Nesterov ' * self.nesterov}momentum {self.momentum:g}"
+        elif self.name != "adamw" or (self.betas, self.epsilon) != ((0.9, 0.999), 1e-8):
+            first, second = self.betas
+            by = f"{self.name} with betas {first:g} and {second:g}, epsilon {self.epsilon:g}"
+        return "; ".join(one for one in (by, self.schedule.words) if one)
 
 
 class Training(Part):
@@ -38,6 +137,18 @@ class Training(Part):
     """Mini-batches that count as a pass, at most: a session is then shorter. null: all of them."""
     optimiser: Optimiser = Optimiser()
     """Settings of the gradient steps."""
+    accumulate: Count = 1
+    """Mini-batches whose gradients' mean is one gradient step; a model's last step of a session
+    has those that are left."""
+    label_smoothing: BelowOne = 0.0
+    """Share of every label that is spread over all classes, in the cross-entropy."""
+    focal: NonNegative = 0.0
+    """Exponent gamma of the focal loss (Lin et al. 2017), in the place of the cross-entropy: a
+    sample counts (1 - p)^gamma, p being the probability of its label; 0: the cross-entropy."""
+    patience: Count | None = None
+    """A session ends early when the validation loss of none of the models that train in it was
+    lower after so many passes than before them, and each leaves as it was after its best pass;
+    null: it never does, and they leave as they are."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Arithmetic of forward and backward passes in sessions; tf32: on CUDA, products and
     convolutions take 10 bits of their factors' mantissas, on a CPU the same as fp32; bf16:
@@ -70,6 +181,22 @@ class Training(Part):
     """Random flips and transposition of images, the same for all models of a session."""
     max_rollbacks: Count = 3
     """Sessions in a row that a hospital may roll back for a non-finite loss before the run ends."""
+
+    @property
+    def words(self) -> str:
+        """Describe optimiser, loss and end of sessions, as far as they are not as by default, for
+        records.
+        """
+        found = (
+            self.optimiser.words,
+            f"gradients of {self.accumulate} mini-batches" if self.accumulate > 1 else "",
+            f"label smoothing {self.label_smoothing:g}" if self.label_smoothing else "",
+            f"focal loss with gamma {self.focal:g}" if self.focal else "",
+            f"sessions end after {self.patience} passes without a lower validation loss"
+            if self.patience
+            else "",
+        )
+        return "; ".join(one for one in found if one)
 
     def batch_sizes(self, samples: int) -> list[int]:
         """Return the sizes of the mini-batches of a pass over so many samples, as

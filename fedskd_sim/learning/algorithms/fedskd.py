@@ -19,7 +19,7 @@ from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.learning.reconcile import Reconciled, reconcile
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Exchange, Teaching
-from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.site import BEGINNING, Site
 from fedskd_sim.learning.weights import drift, export, install, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.records import LEAVING
@@ -64,9 +64,8 @@ class CirculatingLearner(Keeping):
         """Load the data and train the own model alone by cross-entropy."""
         self.site.settle()
         self.home = self.site.first(self.site.seed("initial weights"))
-        job = self.site.plan_job(
-            self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
-        )
+        work = self.site.passes(self.site.training.warmup_epochs)
+        job = self.site.plan_job(work, self.site.seed("warm-up"), BEGINNING)
         session = self.site.session(SessionModels({"own": self.home}), job)
         self._drift = self._probe_leaving()
         return self.site.note_remarks(session)
@@ -92,16 +91,15 @@ class CirculatingLearner(Keeping):
         budget = (
             self.site.passes(self.site.training.epochs * self._config.stop_work) + self._unspent
         )
-        job = self.site.plan_job(
-            budget, self.site.seed("session", stop.model, stop.round, stop.hop)
-        )
+        seed = self.site.seed("session", stop.model, stop.round, stop.hop)
+        job = self.site.plan_job(budget, seed, self.site.during(stop.round, stop.hop))
         teaches = self._config.mutual_kl > 0 or not self._config.similarity.off
         models = SessionModels(
             {"visitor": self._visitor, "resident": self.home}, self._config.resident_every, teaches
         )
         session = self.site.session(models, job, self.teaching(stop, self._arrived), self._arrived)
         if session.outcome == "trained":
-            self._unspent = budget - session.samples
+            self._unspent = 0.0 if session.early else budget - session.samples
             self.site.keep_buffers(stop.model, self._visitor)
         return session
 

@@ -12,7 +12,7 @@ from fedskd_sim.learning.base import LearnerState, Measures, Session
 from fedskd_sim.learning.kept import Keeping
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Teaching
-from fedskd_sim.learning.site import Site
+from fedskd_sim.learning.site import BEGINNING, Site
 from fedskd_sim.learning.weights import drift, export, snapshot, view
 from fedskd_sim.messages import Forms, Weights
 from fedskd_sim.ring.topology import Stop
@@ -46,9 +46,8 @@ class LocalLearner(Keeping):
         """Load the data and train for the warm-up."""
         self.site.settle()
         self.model = self.site.first(self.site.seed("initial weights"))
-        job = self.site.plan_job(
-            self.site.passes(self.site.training.warmup_epochs), self.site.seed("warm-up")
-        )
+        work = self.site.passes(self.site.training.warmup_epochs)
+        job = self.site.plan_job(work, self.site.seed("warm-up"), BEGINNING)
         return self.site.note_remarks(self.site.session(SessionModels({"own": self.model}), job))
 
     def alone(self, round_: int) -> Session | None:
@@ -57,7 +56,7 @@ class LocalLearner(Keeping):
         before = snapshot(self.model)
         models = SessionModels({"own": self.model, **self.companions()})
         work = self.site.passes(self.site.training.epochs * len(models.by_role))
-        job = self.site.plan_job(work, self.session_seed(round_))
+        job = self.site.plan_job(work, self.session_seed(round_), self.site.during(round_))
         session = self.site.session(models, job, self.teaching(round_))
         self._drift, self._assessed = drift(before, session.weights), False
         return session

@@ -126,6 +126,7 @@ class RecordedPair:
         before = tools.on.reserved()
         self._read: dict[int, UntypedStorage] = {}
         self._on, self._training, self.remark = tools.on, job.training, ""
+        self._during = job.during
         self._teaching = None if teaching is None else teaching.apart()
         self._size = min(job.training.batch_size, len(job.samples.labels))
         first = slice(self._size)
@@ -158,7 +159,7 @@ class RecordedPair:
             RuntimeError: a step cannot be recorded, or would be another one when it is replayed.
 
         """
-        moments = [*self._full(models, job)]
+        self._during, moments = job.during, [*self._full(models, job)]
         counts = Counter(self._kind(moment) for moment in moments)
         examples = {self._kind(moment): moment for moment in moments}
         self._worth = {kind for kind in examples if counts[kind] >= FEWEST}
@@ -202,10 +203,15 @@ class RecordedPair:
         return seen._replace(values=seen.values.clone())
 
     @torch.no_grad()
-    def leave(self) -> None:
-        """Hand the models back as they are now."""
+    def show(self) -> None:
+        """Copy the models as they are now to those that were given."""
         for role, model in self._given.items():
             _copy(model, self._setting.models[role])
+
+    def leave(self) -> None:
+        """Hand the models back as they are now."""
+        self.show()
+        for role, model in self._given.items():
             model.train(self._setting.models[role].training)
         self._given = {}
         self._on.tidy()
@@ -273,7 +279,7 @@ class RecordedPair:
     def _set(self, moment: Moment) -> None:
         """Set learning rates and clock for a step."""
         for optimiser in self._setting.optimisers.values():
-            set_rate(optimiser, self._training, moment)
+            set_rate(optimiser, self._training, moment, self._during)
         self._clock[0].fill_(moment.number)
         self._clock[1].fill_(moment.total)
 
@@ -383,19 +389,26 @@ class Recordings:
         """
         if self._tools is None:
             return Launched(models, job, teaching)
-        if any(model not in self._architectures for model in models.by_role.values()):
-            return Launched(models, job, teaching, "steps launched: an unknown network")
-        if teaching is not None and not isinstance(teaching, Recordable):
-            text = f"steps launched: {type(teaching).__name__} cannot be recorded"
-            return Launched(models, job, teaching, text)
-        if job.loss is not None:
-            text = f"steps launched: {type(job.loss).__name__} cannot be recorded"
-            return Launched(models, job, teaching, text)
+        reason = self._unrecordable(models, job, teaching)
+        if reason or not (teaching is None or isinstance(teaching, Recordable)):
+            return Launched(models, job, teaching, f"steps launched: {reason}")
         pair = self._prepare(self._tools, models, job, teaching)
         if isinstance(pair, str):
             return Launched(models, job, teaching, pair)
         pair.enter(models, teaching)
         return pair
+
+    def _unrecordable(
+        self, models: SessionModels, job: TrainingJob, teaching: Teaching | None
+    ) -> str:
+        """Say why the steps of a session are not recorded, as far as that is known beforehand."""
+        if any(model not in self._architectures for model in models.by_role.values()):
+            return "an unknown network"
+        if teaching is not None and not isinstance(teaching, Recordable):
+            return f"{type(teaching).__name__} cannot be recorded"
+        if job.training.accumulate > 1:
+            return "gradients are gathered over several"
+        return "" if job.loss is None else f"{type(job.loss).__name__} cannot be recorded"
 
     def _prepare(
         self, tools: Tools, models: SessionModels, job: TrainingJob, teaching: Recordable | None

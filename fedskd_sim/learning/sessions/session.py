@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import unwrap
 from itertools import cycle
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,19 @@ from fedskd_sim.learning.sessions.steps import (
     name_of,
     take,
 )
+from fedskd_sim.learning.sessions.watched import Watched
 from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.records import Measure
 from fedskd_sim.scenario import Training
+from fedskd_sim.scenario.training import Optimiser
 
 ROUNDING = 1e-6
 """Sample-gradients by which a budget may fall short and still pay for a step: one that is a product
 of fractions comes out a little less than the whole number it stands for."""
+
+
+RunShare = tuple[float, float]
+"""The shares of a run that are done before and after a session."""
 
 
 class AdamW(torch.optim.AdamW):
@@ -48,22 +54,32 @@ class AdamW(torch.optim.AdamW):
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
+class Adam(torch.optim.Adam):
+    """PyTorch's Adam, likewise."""
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+
+
+class SGD(torch.optim.SGD):
+    """PyTorch's SGD, likewise."""
+
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = unwrap(torch.optim.SGD.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
 def make_optimiser(
     model: nn.Module, training: Training, *, on_device: bool
 ) -> torch.optim.Optimizer:
-    """Make AdamW for a session; ``on_device``: in one kernel, its learning rate a tensor, so that
-    its steps can be recorded.
+    """Make the optimiser of a session; ``on_device``: in one kernel, its learning rate a tensor, so
+    that its steps can be recorded.
     """
     settings = training.optimiser
     model.zero_grad()  # a session that was rolled back may have left some
     where = next(model.parameters()).device
-    made = AdamW(
-        groups_of(model, settings.learning_rate),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=True if on_device else None,
-        capturable=on_device and where.type == "cuda",
-    )
+    made = _make(settings, groups_of(model, settings.learning_rate), where, fused=on_device)
     made.defaults["clip"] = settings.clip
     if on_device:  # not before: a tensor would be read back, to see whether it is positive
         for group in made.param_groups:
@@ -71,18 +87,54 @@ def make_optimiser(
     return made
 
 
-def set_rate(optimiser: torch.optim.Optimizer, training: Training, moment: Moment) -> None:
-    """Set the learning rate of a step: a linear rise over the first share of the session, then
-    level.
-    """
-    settings = training.optimiser
-    rise = settings.ramp * moment.total
-    rate = settings.learning_rate * min(1.0, (moment.number + 1) / rise if rise else 1.0)
+def _make(
+    settings: Optimiser, groups: list[dict[str, Any]], where: torch.device, *, fused: bool
+) -> torch.optim.Optimizer:
+    own: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    own["fused"] = True if fused else None
+    if settings.name == "sgd":
+        return SGD(groups, **own, momentum=settings.momentum, nesterov=settings.nesterov)
+    own |= {"betas": settings.betas, "eps": settings.epsilon}
+    own["capturable"] = fused and where.type == "cuda"
+    return AdamW(groups, **own) if settings.name == "adamw" else Adam(groups, **own)
+
+
+def set_rate(
+    optimiser: torch.optim.Optimizer, training: Training, moment: Moment, during: RunShare
+) -> None:
+    """Set the learning rate of a step: `rate_at` times the factor of each group."""
+    rate = rate_at(training, moment.number, moment.total, during)
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate * group["factor"])
         else:
             group["lr"] = rate * group["factor"]
+
+
+def rate_at(training: Training, number: int, total: int, during: RunShare) -> float:
+    """Return the learning rate of a session's step: a linear rise over the first share of the
+    session, times what the schedule says.
+
+    >>> from fedskd_sim.scenario.training import Optimiser, RateSchedule
+    >>> cosine = RateSchedule(name="cosine", over="run")
+    >>> training = Training(optimiser=Optimiser(learning_rate=0.1, ramp=0.0, schedule=cosine))
+    >>> rate_at(training, 0, 10, (0.5, 0.75))
+    0.05
+
+    Args:
+        training: the settings.
+        number: the step, counted from 0.
+        total: the steps of the session.
+        during: the shares of the run that are done before and after the session.
+
+    """
+    settings = training.optimiser
+    rise, done = settings.ramp * total, number / total
+    if settings.schedule.over == "run":
+        begin, end = during
+        done = begin + (end - begin) * done
+    rate = settings.learning_rate * min(1.0, (number + 1) / rise if rise else 1.0)
+    return rate * settings.schedule.at(done)
 
 
 class NonFinite(Exception):
@@ -103,6 +155,10 @@ class TrainingJob(NamedTuple):
     """A loss of the user's own."""
     task: PredictionTask = ONE_LABEL
     """What models are asked."""
+    during: RunShare = (0.0, 0.0)
+    """The shares of the run that are done before and after it."""
+    validation: Samples | None = None
+    """On what it is seen whether the session is to end early; None: it is not."""
 
 
 class SessionModels(NamedTuple):
@@ -132,12 +188,33 @@ class SessionModels(NamedTuple):
             if name == self.main or trains or self.teaches
         }
 
+    def moment(self, number: int, total: int, accumulate: int = 1) -> Moment:
+        """Return a step of a session in which so many mini-batches make one gradient step."""
+        roles = self.at(number)
+        if accumulate == 1:
+            return Moment(number, total, roles)
+        gathered = {
+            name: _gathered(number, total, 1 if name == self.main else self.every, accumulate)
+            for name, trains in roles.items()
+            if trains
+        }
+        return Moment(number, total, roles, gathered=gathered)
+
     @property
     def learners(self) -> dict[str, nn.Module]:
         """Those who train in some step."""
         return {
             name: model for name, model in self.by_role.items() if name == self.main or self.every
         }
+
+
+def _gathered(number: int, total: int, every: int, accumulate: int) -> int:
+    """Return how many mini-batches are in the gradient with which a model that trains in every n-th
+    step is changed after a step; 0: it is not changed yet.
+    """
+    had, last = (number + 1) // every, total // every
+    found = (had - 1) % accumulate + 1
+    return found if found == accumulate or had == last else 0
 
 
 @dataclass
@@ -152,6 +229,15 @@ class RunningSums:
     steps: int = 0
     measures: dict[str, Measure] = field(default_factory=dict)
     remark: str = ""
+    early: bool = False
+    """It ended before its budget was spent."""
+
+    def count(self, samples: int, roles: Mapping[str, bool], asked: int) -> None:
+        """Count a step on so many samples, in which frozen models are asked, too."""
+        trained = sum(roles.values())
+        self.samples += samples * trained
+        self.forwards += samples * (len(roles) - trained + asked)
+        self.steps += 1
 
     def add(self, name: str, value: float, weight: float) -> None:
         """Add ``value`` per unit of ``weight`` to a measurement."""
@@ -167,6 +253,9 @@ class Steps(Protocol):
 
     def take(self, batch: Samples, moment: Moment) -> Seen:
         """Take a step; nothing is read back to the host."""
+
+    def show(self) -> None:
+        """Copy what has been learned so far to the models that were given."""
 
     def leave(self) -> None:
         """Leave what was learned in the models that were given."""
@@ -187,7 +276,7 @@ class Launched:
         """Make the optimisers anew, of the kind that ``on_device`` says; None: as the device has
         them.
         """
-        self.remark, self._training = remark, job.training
+        self.remark, self._training, self._during = remark, job.training, job.during
         if on_device is None:
             on_device = job.class_weights.device.type != "cpu"
         optimisers = {
@@ -200,11 +289,13 @@ class Launched:
     def take(self, batch: Samples, moment: Moment) -> Seen:
         """Take a step at once."""
         for optimiser in self._setting.optimisers.values():
-            set_rate(optimiser, self._training, moment)
+            set_rate(optimiser, self._training, moment, self._during)
         return take(self._setting, batch, moment)
 
-    def leave(self) -> None:
+    def show(self) -> None:
         """Do nothing: it is there already."""
+
+    leave = show
 
 
 Begin = Callable[[SessionModels, TrainingJob, Teaching | None], Steps]
@@ -236,19 +327,44 @@ def train(
     draw = torch.Generator().manual_seed(job.seed)
     sums, seen = RunningSums(remark=steps.remark), list[tuple[Seen, int]]()
     asked = teaching.asked if isinstance(teaching, Asking) else 0
+    watched = _watched(models, job) if job.training.patience else None
     for batch in _endless(job, draw, total):
-        roles = models.at(sums.steps)
         images = augment(batch.images, draw) if job.training.augment else batch.images
-        moment = Moment(sums.steps, total, roles)
+        moment = models.moment(sums.steps, total, job.training.accumulate)
         seen.append((steps.take(Samples(images, batch.labels), moment), len(batch.labels)))
-        trained = sum(roles.values())
-        sums.samples += len(batch.labels) * trained
-        sums.forwards += len(batch.labels) * (len(roles) - trained + asked)
-        sums.steps += 1
+        sums.count(len(batch.labels), moment.roles, asked)
+        if watched and _ends(watched, steps, sums, total):
+            break
     steps.leave()
     with _named(job.loss):
         _read(seen, models.learners.values(), sums)
+    if watched:
+        _settle(watched, sums)
     return sums
+
+
+def _watched(models: SessionModels, job: TrainingJob) -> Watched | None:
+    """Watch a session that may end early, if there is something to measure on."""
+    if job.validation is None or not len(job.validation.labels):
+        return None
+    sizes = job.training.batch_sizes(len(job.samples.labels))
+    steps = len(sizes[: job.training.batches])
+    return Watched(models.learners, job.validation, job.task, job.training.patience or 0, steps)
+
+
+def _ends(watched: Watched, steps: Steps, sums: RunningSums, total: int) -> bool:
+    """Measure who trains where a pass is over, and return whether the session ends early."""
+    if watched.measures_after(sums.steps, total):
+        steps.show()
+        sums.early = watched.ends() and sums.steps < total
+    return sums.early
+
+
+def _settle(watched: Watched, sums: RunningSums) -> None:
+    """Make the models what they were after their best passes, and add what is recorded of it."""
+    told = (sums.remark, watched.settle(early=sums.early))
+    sums.remark = "; ".join(part for part in told if part)
+    sums.measures |= watched.measures()
 
 
 @contextmanager
@@ -309,7 +425,7 @@ def _read(
         for name in one.trained:
             sums.add(f"{name}loss", next(values), samples)
         _check(next(values), f"loss %s in step {number}")
-        for _ in one.trained:
+        for _ in range(one.changed):
             _check(next(values), "gradient norm %s")
     if not next(values):
         message = "a weight is not finite after the last step"

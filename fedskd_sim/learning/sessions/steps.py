@@ -1,4 +1,4 @@
-"""One step of a session: forward passes, losses, backward passes, clipping, AdamW.
+"""One step of a session: forward passes, losses, backward passes, clipping, the optimiser's step.
 
 With visitor v, resident l and the frozen copy v0 of the visitor on arrival, sg = stop-gradient, D
 the distances of `fedskd_sim.learning.distillation.distill` and KL(q || p) the mean over the batch
@@ -62,6 +62,15 @@ class Moment(NamedTuple):
     roles: Mapping[str, bool]
     clock: Tensor | None = None
     """Number and total as float64 (2,) on the device, where a step is recorded and replayed."""
+    gathered: Mapping[str, int] | None = None
+    """How many mini-batches are in the gradient with which each model that trains is changed after
+    this step; 0: it is not changed yet. None: one."""
+
+    @property
+    def changed(self) -> list[str]:
+        """The roles of the models that are changed after this step."""
+        trained = [role for role, trains in self.roles.items() if trains]
+        return [role for role in trained if self.gathered is None or self.gathered[role]]
 
 
 class TrainingStep(NamedTuple):
@@ -124,7 +133,7 @@ class TrainingStep(NamedTuple):
         """Return the factor that rises from 0 to 1 over the first ``share`` of the session: a
         number, or a float64 scalar where steps are replayed.
         """
-        number, total, _, clock = self.moment
+        number, total, _, clock, _ = self.moment
         factor = ramp(number, total, share)
         if clock is None or not share:
             return factor
@@ -250,7 +259,9 @@ class Seen(NamedTuple):
     parts: tuple[str, ...]
     trained: tuple[str, ...]
     values: Tensor
-    """Parts, cross-entropies of those who trained, the whole loss, their gradients' norms."""
+    """Parts, cross-entropies of those who trained, the whole loss, gradients' norms."""
+    changed: int
+    """How many models were changed: so many norms there are."""
 
 
 def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
@@ -278,17 +289,24 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
             raise TypeError(f"{name_of(own, 'supervised')} {text}")
     loss.backward()
     _correct(given, step)
-    norms = [_descend(given.models[name], given.optimisers[name]) for name in trained]
+    changed = moment.changed
+    norms = [_descend(given.models[name], given.optimisers[name]) for name in changed]
     seen = [*added.parts.values(), *losses.values(), loss, *norms]
     values = torch.stack([value.detach() for value in seen])
-    return Seen(tuple(added.parts), tuple(map(step.prefix, trained)), values)
+    return Seen(tuple(added.parts), tuple(map(step.prefix, trained)), values, len(changed))
 
 
 def _correct(given: Setting, step: TrainingStep) -> None:
-    """Change gradients as the teaching says, and then as a user's own loss does."""
+    """Take the mean of gradients that were gathered, and change them as the teaching says, and then
+    as a user's own loss does.
+    """
+    for name, count in (step.moment.gathered or {}).items():
+        if count > 1:
+            gradients = [one.grad for one in given.models[name].parameters()]
+            torch._foreach_div_([one for one in gradients if one is not None], count)
     for one in (given.teaching, given.loss):
         if isinstance(one, Correcting):
-            for name in step.trained:
+            for name in step.moment.changed:
                 one.before_step(step, name)
 
 

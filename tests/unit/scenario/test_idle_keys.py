@@ -34,6 +34,7 @@ ANOTHER: Mapping[str, Any] = MappingProxyType(
     {
         "visits": 1, "batches": 1, "pixel_grid": 2, "region_grid": 2, "recorded_gib": 1.0,
         "clip": 0.01, "averaging_weight": 0.9, "ramp": 0.9,
+        "label_smoothing": 0.1, "patience": 1, "betas": (0.8, 0.9), "milestones": (0.4,),
         "architecture": {"name": "cnn-plain", "options": {"width": 6}},
     }
 )  # fmt: skip
