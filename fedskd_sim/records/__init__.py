@@ -71,7 +71,9 @@ class Record:
 
     ``measures`` has, where they apply: ``accuracy``, ``balanced_accuracy``, ``auc`` of the visiting
     model (on the host's validation data after a session, on its test data in the evaluation round),
-    the same with ``resident_`` in front, ``loss``/``resident_loss`` (cross-entropy per sample),
+    the same with ``resident_`` in front, ``loss``/``resident_loss`` (cross-entropy per sample, or
+    what ``training`` puts in its place), ``passes`` and ``best_pass``/``resident_best_pass`` (of
+    sessions that may end early),
     ``similarity_batch``, ``_pixel``, ``_region`` (unweighted distances per step), and ``drift``
     (relative Euclidean parameter change of the session). A homecoming also has ``returned_``
     measures (the traveller as it came home, before its session) and, where another model than the

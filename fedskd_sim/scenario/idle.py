@@ -20,6 +20,7 @@ from fedskd_sim.scenario.training import Prediction
 
 SIMILARITY = "algorithm.similarity"
 NO_CARD = "all hospitals compute on CPUs"
+GATHERED = "steps with training.accumulate"
 REPLACEABLE = ("algorithm", "training", "prediction", "faults", "links")
 """What a variant may have of its own."""
 
@@ -128,8 +129,12 @@ def _of_devices(scenario: Scenario) -> Found:
             yield "training.precision", f"{NO_CARD}, and there tf32 is fp32"
         if training.memory_format == "auto":
             yield "training.memory_format", f"{NO_CARD}, and there auto is contiguous"
-    if not (cards and training.recorded_steps):
+    gathers = cards and training.recorded_steps and training.accumulate > 1
+    if gathers:
+        yield "training.recorded_steps", f"{GATHERED} are not recorded"
+    if gathers or not (cards and training.recorded_steps):
         why = "training.recorded_steps is false" if cards else NO_CARD
+        why = f"{GATHERED} are not recorded" if gathers else why
         if training.compile:
             yield "training.compile", f"only recorded steps are compiled, on CUDA: {why}"
         yield "training.recorded_gib", f"no steps are recorded: {why}"

@@ -140,6 +140,33 @@ def test_sessions_of_every_method_give_the_same_bytes_again(method: str, tmp_pat
     assert kept >= 4
 
 
+CHOICES = """training:
+  batch_size: 4
+  warmup_epochs: 1
+  epochs: 4
+  patience: 1
+  accumulate: 2
+  label_smoothing: 0.1
+  optimiser: {name: sgd, learning_rate: 0.1, schedule: {name: cosine, over: run}}"""
+
+
+@pytest.mark.parametrize("method", ["fedskd", "fedavg"])
+def test_sessions_trained_by_choice_give_the_same_bytes_again(method: str, tmp_path: Path) -> None:
+    """So do those of another optimiser whose rate falls over the run, with gathered gradients,
+    and among them some that ended early.
+    """
+    chosen = text(f"{{name: {method}, rounds: 2}}").replace(
+        "training: {batch_size: 8, warmup_epochs: 1}", CHOICES
+    )
+    made = carried_out(tmp_path, chosen)
+    kept = len([*made.glob(f"{FOLDER}/*/*.json")])
+    found = replay(made, kept)
+    assert (found.executed, found.differences, found.apart) == (kept, (), ())
+    records = "".join(one.read_text(encoding="utf-8") for one in made.glob("records/*.jsonl"))
+    assert "ended early, after" in records
+    assert "cosine to 0 of its peak over the run; gradients of 2 mini-batches" in records
+
+
 def test_a_run_that_keeps_sessions_is_the_run_that_keeps_none(whole: Path, tmp_path: Path) -> None:
     """Records, weights and predictions are the same byte for byte; without the key nothing is
     kept.
