@@ -14,20 +14,17 @@ from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.observe.words import counted, short_path
 from fedskd_sim.operate.checks import Slowly, load_and_check, never_met, of_learning
-from fedskd_sim.results.comparison.work import (
+from fedskd_sim.results.comparison.planning import (
     Method,
     PlannedRun,
-    RunResult,
-    Workshop,
     choices,
-    cores,
     cut_short,
     find_bad_labels,
     methods,
     tasks,
-    threads,
     too_few,
 )
+from fedskd_sim.results.comparison.work import RunResult, Workshop, cores, threads
 from fedskd_sim.runtimes.commands import ask, prepare
 from fedskd_sim.scenario import (
     ALGORITHMS,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fedskd_sim.results.comparison.origins import remarks
+from fedskd_sim.results.comparison.planning import Method
 from fedskd_sim.results.comparison.tables import MethodRow, MethodTable, Score, score
 from fedskd_sim.results.comparison.text import OFF_BUDGET
-from fedskd_sim.results.comparison.work import Method, RunResult
+from fedskd_sim.results.comparison.work import RunResult
 
 
 def comparison(

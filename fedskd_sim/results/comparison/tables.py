@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_counts, read_records, read_timings
 from fedskd_sim.results.account import STRUCK, Absence, Troubles
+from fedskd_sim.results.comparison.planning import Method
 from fedskd_sim.results.comparison.statistics import Difference, best, compare_paired, correct
-from fedskd_sim.results.comparison.work import Method
 from fedskd_sim.results.gathered import Gathered
 from fedskd_sim.results.memory import MemoryPart, average, remembered
 from fedskd_sim.results.notes import ADJUSTED, Basis, bases, mean, rarest_classes, together

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.observe.words import amount
 from fedskd_sim.results.comparison import tables
+from fedskd_sim.results.comparison.planning import describe
 from fedskd_sim.results.comparison.statistics import LEVEL, MOST_SEEDS, Difference
 from fedskd_sim.results.comparison.tables import (
     COMPARED,
@@ -20,7 +21,7 @@ from fedskd_sim.results.comparison.tables import (
     MethodRow,
     MethodTable,
 )
-from fedskd_sim.results.comparison.work import PLACE, describe
+from fedskd_sim.results.comparison.work import PLACE
 from fedskd_sim.results.notes import ADJUSTED, Basis, mean
 from fedskd_sim.results.page import templates
 from fedskd_sim.results.rows import GAP, Column, Table, percent, plain

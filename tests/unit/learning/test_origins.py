@@ -19,7 +19,8 @@ from fedskd_sim.errors import CustodyForeign
 from fedskd_sim.learning.data import load
 from fedskd_sim.learning.readers import reading
 from fedskd_sim.results.comparison import origins
-from fedskd_sim.results.comparison.work import Workshop, methods, tasks
+from fedskd_sim.results.comparison.planning import methods, tasks
+from fedskd_sim.results.comparison.work import Workshop
 from fedskd_sim.scenario import OwnData, Scenario
 
 QUICKSTART = Path(__file__).parents[3] / "scenarios" / "quickstart.yaml"

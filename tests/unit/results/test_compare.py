@@ -29,18 +29,10 @@ from fedskd_sim.errors import (
     UnknownKey,
 )
 from fedskd_sim.exits import INTERRUPTED
+from fedskd_sim.results.comparison.planning import PlannedRun, choices, cut_short, methods, tasks
 from fedskd_sim.results.comparison.tables import MethodRow, Score
 from fedskd_sim.results.comparison.text import off_budget
-from fedskd_sim.results.comparison.work import (
-    LOCK,
-    PlannedRun,
-    RunResult,
-    Workshop,
-    choices,
-    cut_short,
-    methods,
-    tasks,
-)
+from fedskd_sim.results.comparison.work import LOCK, RunResult, Workshop
 from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.scenario import BUILT_IN, Scenario, load, offered_names, passes
 

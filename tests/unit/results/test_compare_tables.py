@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedskd_sim.results.comparison.planning import methods
 from fedskd_sim.results.comparison.statistics import Difference
 from fedskd_sim.results.comparison.summary import _notes
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES, MethodRow, MethodTable, Score
@@ -21,7 +22,6 @@ from fedskd_sim.results.comparison.text import (
     conclusion,
     format_difference,
 )
-from fedskd_sim.results.comparison.work import methods
 from fedskd_sim.results.notes import Basis
 from fedskd_sim.scenario import load
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, InvalidValue
 from fedskd_sim.operate.checks import load_and_check, never_met
-from fedskd_sim.results.comparison.work import methods
+from fedskd_sim.results.comparison.planning import methods
 from fedskd_sim.scenario import load
 
 TEXT = """name: n

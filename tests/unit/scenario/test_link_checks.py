@@ -18,7 +18,7 @@ from fedskd_sim.protocol.events import Model
 from fedskd_sim.protocol.machine import TRIES
 from fedskd_sim.protocol.state import State, Terms
 from fedskd_sim.results.account import Account
-from fedskd_sim.results.comparison.work import describe, methods
+from fedskd_sim.results.comparison.planning import describe, methods
 from fedskd_sim.scenario import Timeouts, load
 from fedskd_sim.scenario.faultchecks import ASKED, tries
 from fedskd_sim.scenario.faults import rule_of

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from fedskd_sim.errors import InvalidValue, ScenarioError, UnknownKey
 from fedskd_sim.operate import comparison
 from fedskd_sim.operate.checks import own_parts
-from fedskd_sim.results.comparison.work import choices, methods
+from fedskd_sim.results.comparison.planning import choices, methods
 from fedskd_sim.scenario import json_schema, load
 from fedskd_sim.scenario.offered import default_of, keys_offered
 

@@ -9,7 +9,7 @@ import pytest
 from fedskd_sim import load
 from fedskd_sim.errors import FedskdError, UnknownArchitecture, UnknownKey
 from fedskd_sim.operate.comparison import CompareRequest, plan
-from fedskd_sim.results.comparison.work import describe, methods
+from fedskd_sim.results.comparison.planning import describe, methods
 
 TEXT = """\
 name: tiny

@@ -1,0 +1,227 @@
+"""Plan the runs of a comparison: every method at the scenario's budget, every seed with its own
+folds; pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fedskd_sim.errors import InvalidValue, Where
+from fedskd_sim.scenario import (
+    BUILT_IN,
+    Dataset,
+    FedSKD,
+    OwnAlgorithm,
+    Planned,
+    Scenario,
+    at_budget,
+    default_of,
+    nearest,
+    offered_names,
+    passes,
+)
+from fedskd_sim.scenario.part import Part
+
+FOLDS = 5
+FOLD_KEYS = ("test_fold", "validation_fold")
+FEWEST_SEEDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A label of the comparison with its scenario, cut to the budget."""
+
+    label: str
+    planned: Planned
+    budget: float
+    share: float = 1.0
+    """Its budget, in units of the scenario's."""
+    given: Scenario | None = None
+    """The scenario whose work is the budget."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario, under its first seed."""
+        return self.planned.scenario
+
+    def off(self, done: int, samples: Sequence[int]) -> float:
+        """Tell by which share a run misses the budget.
+
+        Args:
+            done: its sample-gradients, of all hospitals, from its records.
+            samples: the training samples of every hospital; empty where that is not known, and
+                then it is told of the plan.
+
+        """
+        if not samples or self.given is None or not self.budget:
+            return self.planned.passes / self.budget - 1 if self.budget else 0.0
+        return done / (self.share * passes(self.given, samples) * sum(samples)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run: a method under one seed."""
+
+    label: str
+    index: int
+    scenario: Scenario
+
+    @property
+    def text(self) -> str:
+        """The scenario file of the run (JSON is YAML)."""
+        return json.dumps(self.scenario.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+
+
+def methods(scenario: Scenario, labels: Sequence[str], samples: Sequence[int] = ()) -> list[Method]:
+    """Give every label its scenario at equal work.
+
+    Args:
+        scenario: what is compared, and whose work is the budget.
+        labels: names of algorithms and variants.
+        samples: the training samples of every hospital that trains; needed where `cut_short`.
+
+    Raises:
+        InvalidValue: an unknown label, or one that is given twice.
+
+    """
+    for error in find_bad_labels(scenario, labels):
+        raise error
+    return [_method(scenario, label, samples) for label in labels]
+
+
+def cut_short(scenario: Scenario) -> bool:
+    """Return whether ``training.batches`` makes some pass shorter than the training data, here or
+    in a variant: equal work then depends on how many samples there are.
+    """
+    known = [variant.training for variant in scenario.variants.values()]
+    return any(one and one.batches for one in (scenario.training, *known))
+
+
+def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[InvalidValue]:
+    """Find labels that nothing has, or that are given twice."""
+    known, where = choices(scenario), Where("--algorithms")
+    for place, label in enumerate(labels):
+        if label in labels[:place]:
+            yield InvalidValue(
+                f"{label!r} is given twice", fix="name every method once", where=where
+            )
+        elif label not in known:
+            there = f"{nearest(label, known, '')} there are {', '.join(known)}".lstrip()
+            fix = f"{there}; others can be described under variants"
+            yield InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix, where=where)
+
+
+def choices(scenario: Scenario) -> list[str]:
+    """Name what can be compared: the scenario's variants, the built-in algorithms, and those whose
+    keys a package offers.
+    """
+    own = scenario.algorithm.name
+    known = [*([own] if isinstance(scenario.algorithm, OwnAlgorithm) else []), *BUILT_IN]
+    return [*dict.fromkeys([*scenario.variants, *known, *offered_names()])]
+
+
+def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
+    """List all runs, seed by seed, so that every seed is complete as early as possible.
+
+    Run i has seed ``scenario.seed + i``, and where the data has folds, test and validation fold are
+    moved on by i (modulo 5).
+
+    Raises:
+        InvalidValue: fewer than two seeds.
+
+    """
+    for error in too_few(seeds):
+        raise error
+    for index in range(seeds):
+        for method in methods_:
+            yield PlannedRun(method.label, index, _with_seed(method.scenario, index))
+
+
+def too_few(seeds: int) -> Iterator[InvalidValue]:
+    """Refuse a number of seeds of which nothing can be said."""
+    if seeds < FEWEST_SEEDS:
+        fix = "give 2 or more: one seed has no spread, so nothing can be said"
+        yield InvalidValue(f"{seeds} cannot be used", fix=fix, where=Where("--seeds"))
+
+
+def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
+    bare = scenario.model_copy(update={"variants": {}})
+    budget = passes(scenario, samples)
+    variant = scenario.variants.get(label)
+    if variant is None:
+        own = scenario.algorithm
+        same = label == (
+            own.preset if isinstance(own, FedSKD) and own.preset != "plain" else own.name
+        )
+        chosen = own if same else BUILT_IN.get(label) or default_of(label, len(scenario.members))
+        if chosen is None:
+            raise KeyError(label)
+        planned = at_budget(bare, chosen, budget, samples)
+        return Method(label, planned, budget, given=bare)
+    given = {
+        name: part
+        for name in ("prediction", "training", "faults", "links")
+        if (part := getattr(variant, name)) is not None
+    }
+    size = len(scenario.members)
+    share = {"total": 1.0, "per_model": 1 / size, "single": float(size)}[variant.budget]
+    given["hospitals"] = variant.of(scenario.hospitals)
+    planned = at_budget(
+        bare.model_copy(update=given),
+        variant.algorithm or scenario.algorithm,
+        share * budget,
+        samples,
+    )
+    return Method(label, planned, share * budget, share, bare)
+
+
+def _with_seed(scenario: Scenario, index: int) -> Scenario:
+    hospitals = tuple(
+        hospital.model_copy(update={"data": _with_fold(hospital.data, index)})
+        for hospital in scenario.hospitals
+    )
+    changed = {
+        "seed": scenario.seed + index,
+        "hospitals": hospitals,
+        "data": _with_fold(scenario.data, index),
+    }
+    return scenario.model_copy(update=changed)
+
+
+def _with_fold(dataset: Dataset, index: int) -> Dataset:
+    folds = {
+        key: (getattr(dataset, key) + index) % FOLDS for key in FOLD_KEYS if hasattr(dataset, key)
+    }
+    return dataset.model_copy(update=folds)
+
+
+def describe(method: Method) -> str:
+    """Write what a method is in one line: its algorithm, what of its settings differs from the
+    defaults, its faults and its links, and which hospitals are not as the scenario has them.
+    """
+    scenario = method.scenario
+    given = scenario.algorithm.model_dump(mode="json", exclude_defaults=True)
+    name = str(given.pop("name"))
+    told = name + (f" {json.dumps(given)}" if given else "")
+    disturbed = {"faults": scenario.faults_in_words, "links": scenario.links_in_words}
+    apart = disturbed | _other_hospitals(scenario, method.given or scenario)
+    return told + "".join(f"; {key}: {words}" for key, words in apart.items() if words)
+
+
+def _other_hospitals(scenario: Scenario, given: Scenario) -> dict[str, str]:
+    """Say which hospitals have something else than in the scenario that is given, and in which
+    order they stand if in another.
+    """
+    told = []
+    for name in scenario.names:
+        before, now = given.hospital(name), scenario.hospital(name)
+        parts = [
+            part.model_dump_json(exclude_defaults=True) if isinstance(part, Part) else str(part)
+            for key in ("architecture", "device", "resources")
+            if (part := getattr(now, key)) != getattr(before, key)
+        ]
+        told += [f"{name} {' '.join(parts)}"] if parts else []
+    order = ", ".join(scenario.names) if scenario.names != given.names else ""
+    return {"hospitals": ", ".join(told), "order": order}
