@@ -238,10 +238,10 @@ def compare(  # noqa: PLR0913 - each is an option of the command
 
     Args:
         scenario: a file, or a name.
-        algorithms: names of built-in algorithms and of the scenario's variants.
+        algorithms: names of built-in algorithms, of the scenario's variants, and ``grid``.
         seeds: runs per method: the scenario's seed and the next ones.
         control: what the others are compared with; empty for ``circulation``, or the first one.
-        out: the folder; None for ``runs/compare-NAME``.
+        out: the folder; None for ``runs/compare-NAME``, of a grid ``runs/grid-NAME``.
         data: the folder with data files.
         jobs: runs side by side; None for as many as there are cores for.
         anyway: compare finished runs of other code or data, too.

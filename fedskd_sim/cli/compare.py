@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--algorithms",
     required=True,
-    help="Names with commas: built-in algorithms and the scenario's variants.",
+    help="Names with commas: built-in algorithms, the scenario's variants, and 'grid' for every "
+    "point of its grid.",
 )
 @click.option(
     "--seeds",
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=PathArgument(path_type=Path),
-    help="Folder; finished runs in it are kept. Default: runs/compare-NAME.",
+    help="Folder; finished runs in it are kept. Default: runs/compare-NAME, or runs/grid-NAME.",
 )
 @click.option(
     "--jobs",

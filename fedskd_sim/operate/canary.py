@@ -55,6 +55,7 @@ def changes(scenario: Scenario) -> list[str]:
         "training.warmup_epochs=1",
         *(["faults=[]"] if scenario.faults else []),
         *(["variants={}"] if scenario.variants else []),
+        *(["grid={}"] if scenario.grid else []),
     ]
     if scenario.schedule.visits:
         found.append("algorithm.schedule.visits=null")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from fedskd_sim.scenario import (
     nearest,
     offers,
 )
+from fedskd_sim.scenario.grid import GRID, ON_VALIDATION, as_variants, points
 from fedskd_sim.wholefiles import write_text
 
 CONTROL = "circulation"
@@ -47,8 +48,9 @@ TellName = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What is to be compared: labels of methods, built-in algorithms or variants of the scenario,
-    under so many seeds, with the control that they are compared with.
+    """What is to be compared: labels of methods, built-in algorithms, variants of the scenario or
+    points of its grid, under so many seeds, with the control that they are compared with. The label
+    ``grid`` stands for all points, and means that all is judged on validation data.
     """
 
     labels: Sequence[str]
@@ -57,6 +59,8 @@ class CompareRequest:
     data: Path | None = None
     per_hospital: bool = False
     """The text shows every hospital's values, too."""
+    swept: bool = False
+    """The whole grid of the scenario is among the labels: all is judged on validation data."""
 
     @property
     def against(self) -> str:
@@ -77,12 +81,13 @@ class ComparisonPlan:
         """Return where its runs are carried out.
 
         Args:
-            out: the folder; None for ``runs/compare-NAME``.
+            out: the folder; None for ``runs/compare-NAME``, of a whole grid ``runs/grid-NAME``.
             jobs: so many runs side by side; None for as many as there are cores for.
             anyway: compare finished runs of other code or data, too.
 
         """
-        out = out or Path("runs") / f"compare-{self.loaded.scenario.name}"
+        kind = GRID if self.wanted.swept else "compare"
+        out = out or Path("runs") / f"{kind}-{self.loaded.scenario.name}"
         jobs = jobs or cores(self.runs[0])
         return Workshop(out, self.wanted.data, jobs, anyway, self.loaded.code)
 
@@ -115,17 +120,53 @@ def plan(
         ScenarioError, InvalidValue: the first problem, with all others listed under it.
 
     """
+    found = examine(find(scenario))
+    wanted, changes = _with_grid(found, wanted)
+    changes += _variants_of_code(found, wanted.labels)
     slowly = Slowly(
         lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told),
         tell,
         says=says,
     )
     also = partial(_find_problems, wanted=wanted, tell=tell)
-    changes = [*_variants_of_code(examine(find(scenario)), wanted.labels)]
     loaded = load_and_check(scenario, wanted.data, changes=changes, also=also, slowly=slowly)
     samples = _samples(loaded.scenario, wanted.data, loaded.code)
     chosen = methods(loaded.scenario, wanted.labels, samples)
     return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
+
+
+def _with_grid(found: Examined, wanted: CompareRequest) -> tuple[CompareRequest, list[str]]:
+    """Return what is wanted with the points of the grid by name, and the changes that make variants
+    of them and, where all of them are compared, have all methods judged on validation data.
+
+    Raises:
+        ScenarioError: what is wrong with the scenario, or it has them judged on test data.
+
+    """
+    if found.problems and GRID in wanted.labels:
+        found.good()
+    grid = found.rest.scenario.grid if found.rest else {}
+    known = points(grid)
+    swept = bool(known) and GRID in wanted.labels
+    labels = [
+        one for label in wanted.labels for one in (known if swept and label == GRID else (label,))
+    ]
+    changes = [
+        *as_variants(
+            found.document.data, grid, dict.fromkeys(one for one in labels if one in known)
+        )
+    ]
+    if swept:
+        key = ("instruments", "evaluate_on")
+        if found.document.data.get(key[0], {}).get(key[1]) == "test":
+            text = "'test' cannot be used where a grid is compared"
+            fix = (
+                "remove it: settings are chosen on validation data; compare the chosen point by "
+                "its own name on test data"
+            )
+            raise InvalidValue(text, key=key, fix=fix, where=found.document.locate(key))
+        changes.append(ON_VALIDATION)
+    return replace(wanted, labels=labels, swept=swept), changes
 
 
 def _variants_of_code(found: Examined, labels: Sequence[str]) -> Iterator[str]:

@@ -57,6 +57,7 @@ HOW = {
     "between": "a list of two hospitals",
     "data": "a mapping such as {name: synthetic-skin}",
     "algorithm": "a mapping such as {name: fedskd}",
+    "grid": "a mapping such as {training.epochs: [1, 2]}",
 }
 """What to write at keys where an example says more than a type."""
 ITEMS: Mapping[Key, str] = {
@@ -280,6 +281,8 @@ def _structure(value: Any, key: tuple[Key, ...], document: Document) -> str:
         return ITEMS[within[-1]] if within else ITEMS["hospitals"]
     if last == "partition" and "links" in key:
         return "give a list with one '- {begin: ..., lasts: ...}' per time without a link"
+    if key[:1] == ("grid",) and len(key) > 1:
+        return "give a list of the values to try, as in [1, 2]"
     if last in HOW:
         return f"give {HOW[last]}"
     return f"give a mapping of some of these keys: {', '.join(_fields(key, document))}"

@@ -27,6 +27,7 @@ from fedskd_sim.scenario.document import MERGE, Document, parse, read
 from fedskd_sim.scenario.edit import apply_changes
 from fedskd_sim.scenario.explain import nearest, translate
 from fedskd_sim.scenario.faultchecks import faulty, find_bad_links, unbearable
+from fedskd_sim.scenario.grid import find_bad_grid
 from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.offered import ask_packages
 from fedskd_sim.scenario.own import Answers, Asked, OwnCode, read_answers, read_code, to_ask
@@ -321,6 +322,7 @@ def _contradictions(rest: ValidParts, document: Document) -> Iterator[FedskdErro
     yield from _idle(rest)
     yield from _find_bad_variants(rest)
     yield from _find_bad_training(rest)
+    yield from find_bad_grid(rest, document, lambda changed: _examine(changed).problems)
     known = [
         hospital.model_copy(update={"data": NoData()})
         if rest.lacks("hospitals", index, "data")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, JsonValue, WithJsonSchema
 
 from fedskd_sim.scenario.algorithms import FedSKD
 from fedskd_sim.scenario.circulation import AlgorithmKeys, Schedule
@@ -208,6 +208,10 @@ class Scenario(Part):
     """What is measured besides."""
     variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
     """What ``fedskd-sim compare`` can compare by these names; ``launch`` takes no notice."""
+    grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = {}
+    """Values to try for keys of ``algorithm``, ``training`` and ``prediction``, written with dots:
+    ``fedskd-sim compare --algorithms grid`` compares every combination on validation data;
+    ``launch`` takes no notice."""
     network: Network = Network()
     """How they talk."""
     metrics: Metrics = Metrics()

@@ -5,8 +5,10 @@ folds; pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from fedskd_sim.errors import InvalidValue, Where
 from fedskd_sim.scenario import (
@@ -22,6 +24,7 @@ from fedskd_sim.scenario import (
     offered_names,
     passes,
 )
+from fedskd_sim.scenario.grid import points, words
 from fedskd_sim.scenario.part import Part
 
 FOLDS = 5
@@ -40,6 +43,8 @@ class Method:
     """Its budget, in units of the scenario's."""
     given: Scenario | None = None
     """The scenario whose work is the budget."""
+    point: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """The values of a point of a grid, by key; empty for what is none."""
 
     @property
     def scenario(self) -> Scenario:
@@ -109,7 +114,7 @@ def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[Inval
             )
         elif label not in known:
             there = f"{nearest(label, known, '')} there are {', '.join(known)}".lstrip()
-            fix = f"{there}; others can be described under variants"
+            fix = f"{there}; others can be described under variants, a sweep under grid"
             yield InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix, where=where)
 
 
@@ -147,7 +152,7 @@ def too_few(seeds: int) -> Iterator[InvalidValue]:
 
 
 def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
-    bare = scenario.model_copy(update={"variants": {}})
+    bare = scenario.model_copy(update={"variants": {}, "grid": {}})
     budget = passes(scenario, samples)
     variant = scenario.variants.get(label)
     if variant is None:
@@ -174,7 +179,8 @@ def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
         share * budget,
         samples,
     )
-    return Method(label, planned, share * budget, share, bare)
+    point = points(scenario.grid).get(label, {})
+    return Method(label, planned, share * budget, share, bare, point)
 
 
 def _with_seed(scenario: Scenario, index: int) -> Scenario:
@@ -198,13 +204,15 @@ def _with_fold(dataset: Dataset, index: int) -> Dataset:
 
 
 def describe(method: Method) -> str:
-    """Write what a method is in one line: its algorithm, what of its settings differs from the
-    defaults, its faults and its links, and which hospitals are not as the scenario has them.
+    """Write what a method is in one line: its point of a grid, its algorithm, what of its settings
+    differs from the defaults, its faults and its links, and which hospitals are not as the scenario
+    has them.
     """
     scenario = method.scenario
     given = scenario.algorithm.model_dump(mode="json", exclude_defaults=True)
     name = str(given.pop("name"))
-    told = name + (f" {json.dumps(given)}" if given else "")
+    told = f"{words(method.point)}; " if method.point else ""
+    told += name + (f" {json.dumps(given)}" if given else "")
     disturbed = {"faults": scenario.faults_in_words, "links": scenario.links_in_words}
     apart = disturbed | _other_hospitals(scenario, method.given or scenario)
     return told + "".join(f"; {key}: {words}" for key, words in apart.items() if words)

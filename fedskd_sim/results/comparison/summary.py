@@ -81,9 +81,18 @@ def _lost(rows: Sequence[MethodRow]) -> Iterator[str]:
             )
 
 
+def _validates(methods: Sequence[Method]) -> bool:
+    return all(one.scenario.instruments.evaluate_on == "validation" for one in methods)
+
+
 def _notes(methods: Sequence[Method], failed: int, seeds: int) -> Iterator[str]:
     if failed:
         yield f"{failed} runs failed; seeds that they belong to are left out for every method."
+    if any(method.point for method in methods) and _validates(methods):
+        yield (
+            "A grid is compared on validation data, where the best of many looks better than it "
+            "is: compare the one that you choose by its own name on test data."
+        )
     if seeds == 1:
         yield (
             "One complete seed has no spread: there is no interval, and no difference may be "

@@ -214,6 +214,7 @@ def _method(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
     return {
         "label": row.method.label,
         "algorithm": row.method.scenario.algorithm.settings,
+        "grid": dict(row.method.point),
         "passes": row.method.planned.passes,
         "budget": row.method.budget,
         "off": row.off,

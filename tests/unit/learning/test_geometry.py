@@ -28,6 +28,7 @@ GRID = (6, 7, 8)
 AFFINE = np.array([[2.0, 0, 0, -15], [0, 2.5, 0, -12], [0, 0, 3, 4], [0, 0, 0, 1]])
 VALUES = np.random.default_rng(0).normal(5, 2, GRID).astype(np.float32)
 SPACE = "space: {grid: [6, 7, 8], affine: [[2, 0, 0, -15], [0, 2.5, 0, -12], [0, 0, 3, 4]]}"
+CHANGE = "data.space={grid: [6, 7, 8], affine: [[2, 0, 0, -15], [0, 2.5, 0, -12], [0, 0, 3, 4]]}"
 TEXT = """\
 name: scans
 data: {{name: nifti{more}}}
@@ -371,7 +372,7 @@ def test_hospitals_share_one_space_and_a_cluster_needs_it(
             scenario_file(TEXT.format(more="").replace("site: south", f"site: south, {SPACE}"))
         )
     assert not [
-        *spaceless(load_scenario(scenario_file(TEXT.format(more=f", {SPACE}"))).scenario.hospitals)
+        *spaceless(load_scenario(scenario_file(TEXT.format(more="")), [CHANGE]).scenario.hospitals)
     ]
     monkeypatch.setattr("fedskd_sim.kubernetes.runtime.KubernetesRuntime.prepare", lambda *_: None)
     monkeypatch.delenv("FEDSKD_DATA", raising=False)
