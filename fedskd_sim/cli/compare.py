@@ -12,7 +12,9 @@ import click
 
 from fedskd_sim import clock
 from fedskd_sim.cli.common import (
+    CONTEXT,
     DATA,
+    NAMESPACE,
     SCENARIO,
     PathArgument,
     Waiting,
@@ -24,7 +26,8 @@ from fedskd_sim.cli.common import (
 from fedskd_sim.observe.words import counted, short_path
 
 if TYPE_CHECKING:
-    from fedskd_sim.operate.comparison import ComparisonPlan
+    from fedskd_sim.operate.comparison import ComparedRuns, ComparisonPlan
+    from fedskd_sim.results.comparison.rings import Rings
     from fedskd_sim.results.comparison.work import RunResult, Workshop
 
 
@@ -56,7 +59,35 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Runs side by side. Default: as many as there are cores for.",
+    help="Runs side by side. Default: as many as there are cores for; in a cluster 4, with a queue "
+    "32.",
+)
+@click.option(
+    "--on",
+    type=click.Choice(["memory", "kubernetes"]),
+    default="memory",
+    show_default=True,
+    help="memory: each run in a process of this machine; kubernetes: each a ring of pods.",
+)
+@NAMESPACE
+@CONTEXT
+@click.option(
+    "--values",
+    multiple=True,
+    type=PathArgument(path_type=Path, exists=True, dir_okay=False),
+    help="Values file for the chart; repeatable.",
+)
+@click.option(
+    "--shard",
+    default="",
+    metavar="I/N",
+    help="Only every N-th run, from the I-th on: for batch systems. --join puts shards together.",
+)
+@click.option(
+    "--join",
+    multiple=True,
+    type=PathArgument(path_type=Path, exists=True, file_okay=False),
+    help="Compare the runs of this shard's folder; once for each shard. Nothing is run.",
 )
 @click.option(
     "--anyway",
@@ -75,15 +106,19 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     stops.
 
     \b
-    Example:
+    Examples:
       fedskd-sim compare quickstart --algorithms fedskd,circulation,local --seeds 3
+      fedskd-sim compare quickstart --algorithms fedskd,local --on kubernetes --namespace fedskd
+      fedskd-sim compare quickstart --algorithms fedskd,local --shard 2/4
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - only who compares something pays for it
 
     labels = [label.strip() for label in algorithms.split(",") if label.strip()]
     if not labels:
         raise click.UsageError("--algorithms names nothing")
-    wanted = comparison.CompareRequest(labels, seeds, control, rest["data"], rest["per_hospital"])
+    _check_flags(rest)
+    given = {key: rest[key] for key in ("data", "per_hospital", "shard", "join")}
+    wanted = comparison.CompareRequest(labels, seeds, control, **given, rings=_rings(rest))
     with Waiting() as waiting:
         plan = comparison.plan(scenario, wanted, waiting.checks, say_code)
     say_licences(plan.loaded.scenario)
@@ -91,13 +126,40 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     stop_when_terminated()
     teller = _Teller(plan, shop)
     found = comparison.carry_out(plan, shop, teller, teller.opening)
-    if found.text:
+    _tell(plan, shop, found)
+    if error := comparison.failure(found.ended, rest["on"]):
+        raise error
+
+
+def _tell(plan: ComparisonPlan, shop: Workshop, found: ComparedRuns) -> None:
+    """Show what has come of a comparison, or what becomes of a shard."""
+    if plan.shard:
+        click.echo(
+            f"shard {plan.shard}: 'fedskd-sim compare' with --join {short_path(shop.out)}, and one "
+            "for each other shard, makes the tables"
+        )
+    elif found.text:
         click.echo("\n" + found.text)
         click.echo(f"comparison: {short_path(shop.out / 'compare.html')}")
     else:
         click.echo("no seed was finished by every method: nothing to compare", err=True)
-    if error := comparison.failure(found.ended):
-        raise error
+
+
+def _check_flags(given: dict[str, Any]) -> None:
+    """Refuse what has no meaning together."""
+    if given["on"] == "memory":
+        for flag in ("namespace", "context", "values"):
+            if given[flag]:
+                raise click.UsageError(f"--{flag} needs --on kubernetes")
+    if given["shard"] and given["join"]:
+        raise click.UsageError("--join puts shards together: give it without --shard")
+
+
+def _rings(given: dict[str, Any]) -> Rings | None:
+    from fedskd_sim.results.comparison.rings import Rings  # noqa: PLC0415 - only who has pods pays for it
+
+    place = Rings(given["namespace"], given["context"], given["values"])
+    return place if given["on"] == "kubernetes" else None
 
 
 @dataclass

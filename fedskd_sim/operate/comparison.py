@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.observe.words import counted, short_path
-from fedskd_sim.operate.checks import Slowly, load_and_check, never_met, of_learning
+from fedskd_sim.operate.checks import Slowly, apart, load_and_check, never_met, of_learning
+from fedskd_sim.operate.execution import ELSEWHERE
 from fedskd_sim.results.comparison.planning import (
     Method,
     PlannedRun,
@@ -24,6 +25,8 @@ from fedskd_sim.results.comparison.planning import (
     tasks,
     too_few,
 )
+from fedskd_sim.results.comparison.rings import Rings
+from fedskd_sim.results.comparison.shards import Shard, ShardNote, join
 from fedskd_sim.results.comparison.work import RunResult, Workshop, cores, threads
 from fedskd_sim.runtimes.commands import ask, prepare
 from fedskd_sim.scenario import (
@@ -61,6 +64,12 @@ class CompareRequest:
     """The text shows every hospital's values, too."""
     swept: bool = False
     """The whole grid of the scenario is among the labels: all is judged on validation data."""
+    shard: str = ""
+    """Which part of the runs is carried out, as ``2/4``; empty for all."""
+    join: tuple[Path, ...] = ()
+    """Folders of shards, whose runs are compared; nothing is carried out."""
+    rings: Rings | None = None
+    """Where in a cluster runs are rings of pods; None for this machine."""
 
     @property
     def against(self) -> str:
@@ -75,26 +84,37 @@ class ComparisonPlan:
     wanted: CompareRequest
     loaded: Loaded
     methods: list[Method]
-    runs: list[PlannedRun]
+    whole: list[PlannedRun]
+    """All runs, those of other shards among them."""
+    shard: Shard | None = None
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """The runs that are carried out here."""
+        return self.shard.runs(self.whole) if self.shard else self.whole
 
     def workshop(self, out: Path | None, jobs: int | None = None, *, anyway: bool) -> Workshop:
         """Return where its runs are carried out.
 
         Args:
             out: the folder; None for ``runs/compare-NAME``, of a whole grid ``runs/grid-NAME``.
-            jobs: so many runs side by side; None for as many as there are cores for.
+            jobs: so many runs side by side; None for as many as there are cores for, or as suit a
+                cluster.
             anyway: compare finished runs of other code or data, too.
 
         """
         kind = GRID if self.wanted.swept else "compare"
-        out = out or Path("runs") / f"{kind}-{self.loaded.scenario.name}"
-        jobs = jobs or cores(self.runs[0])
-        return Workshop(out, self.wanted.data, jobs, anyway, self.loaded.code)
+        part = f"-{self.shard.number}-of-{self.shard.of}" if self.shard else ""
+        out = out or Path("runs") / f"{kind}-{self.loaded.scenario.name}{part}"
+        rings = self.wanted.rings
+        jobs = jobs or min(len(self.runs), rings.jobs if rings else cores(self.runs[0]))
+        return Workshop(out, self.wanted.data, jobs, anyway, self.loaded.code, rings)
 
 
 class ComparedRuns(NamedTuple):
     """How every run of a comparison ended, and what comes of those that ended well: as text and as
-    the plain values of ``compare.json``, empty if no seed was finished by every method.
+    the plain values of ``compare.json``, empty for a shard, and if no seed was finished by every
+    method.
     """
 
     ended: list[RunResult]
@@ -122,6 +142,8 @@ def plan(
     """
     found = examine(find(scenario))
     wanted, changes = _with_grid(found, wanted)
+    count = len(wanted.labels) * max(0, wanted.seeds)
+    shard = Shard.parse(wanted.shard, count) if wanted.shard else None
     changes += _variants_of_code(found, wanted.labels)
     slowly = Slowly(
         lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told),
@@ -129,10 +151,13 @@ def plan(
         says=says,
     )
     also = partial(_find_problems, wanted=wanted, tell=tell)
-    loaded = load_and_check(scenario, wanted.data, changes=changes, also=also, slowly=slowly)
+    elsewhere = ELSEWHERE if wanted.rings and wanted.data is None else ()
+    loaded = load_and_check(
+        scenario, wanted.data, changes=changes, elsewhere=elsewhere, also=also, slowly=slowly
+    )
     samples = _samples(loaded.scenario, wanted.data, loaded.code)
     chosen = methods(loaded.scenario, wanted.labels, samples)
-    return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)))
+    return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)), shard)
 
 
 def _with_grid(found: Examined, wanted: CompareRequest) -> tuple[CompareRequest, list[str]]:
@@ -190,8 +215,9 @@ def carry_out(
     tell: Callable[[RunResult], object] = lambda _: None,
     opening: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> ComparedRuns:
-    """Carry out the runs of a comparison that have not finished yet, side by side, and write what
-    comes of them: ``compare.txt``, ``compare.json`` and ``compare.html``.
+    """Carry out the runs of a comparison that have not finished yet, side by side, or join those of
+    shards, and write what comes of them: ``compare.txt``, ``compare.json`` and ``compare.html``; a
+    shard has none of these.
 
     Args:
         planned: the comparison.
@@ -202,36 +228,47 @@ def carry_out(
     Raises:
         OutputNotEmpty, OutputNotWritable: the folder is of something else, or in use.
         CustodyForeign: finished runs are of other code or data.
-        RunUnreadable: a finished run is damaged.
+        RunUnreadable: a finished run is damaged, or one of a shard has not finished.
+        InvalidValue: what is to be joined are not all shards of this comparison.
 
     """
+    with ExitStack() as held:
+        with opening():
+            folders = planned.wanted.join
+            fill = partial(join, shop, planned.whole, folders) if folders else lambda: None
+            held.enter_context(shop.prepare(planned.runs, fill))
+        if planned.shard:
+            ShardNote.about(planned.shard, planned.whole).write(shop.out)
+            return ComparedRuns([*shop.carry_out(planned.runs, tell)], "", {})
+        ended = list(shop.carry_out(planned.runs, tell))
+        return _write(planned, shop, ended)
+
+
+def _write(planned: ComparisonPlan, shop: Workshop, ended: list[RunResult]) -> ComparedRuns:
+    """Write what comes of runs that have ended, if any seed was finished by every method."""
     from fedskd_sim.results.comparison.summary import comparison  # noqa: PLC0415 - drawing is slow to import
     from fedskd_sim.results.comparison.text import as_html, as_json, as_text  # noqa: PLC0415
 
-    with ExitStack() as held:
-        with opening():
-            held.enter_context(shop.prepare(planned.runs))
-        ended = list(shop.carry_out(planned.runs, tell))
-        found = comparison(planned.methods, planned.wanted.against, ended)
-        if found is None:
-            return ComparedRuns(ended, "", {})
-        text = as_text(found, per_hospital=planned.wanted.per_hospital)
-        plain = as_json(found)
-        write_text(shop.out / "compare.txt", text)
-        write_text(shop.out / "compare.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
-        write_text(shop.out / "compare.html", as_html(found))
-        return ComparedRuns(ended, text, plain)
+    found = comparison(planned.methods, planned.wanted.against, ended)
+    if found is None:
+        return ComparedRuns(ended, "", {})
+    text = as_text(found, per_hospital=planned.wanted.per_hospital)
+    plain = as_json(found)
+    write_text(shop.out / "compare.txt", text)
+    write_text(shop.out / "compare.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    write_text(shop.out / "compare.html", as_html(found))
+    return ComparedRuns(ended, text, plain)
 
 
-def failure(ended: Sequence[RunResult]) -> FedskdError | None:
-    """Return the error of the first run that failed, if one did."""
+def failure(ended: Sequence[RunResult], on: str = "memory") -> FedskdError | None:
+    """Return the error of the first run that failed, if one did; ``on`` names where it ran."""
     failed = [one for one in ended if one.code]
     if not failed:
         return None
     lines = failed[0].words.splitlines()
     words = [line.partition("error: ")[2] for line in lines if line.startswith("error: ")]
     what = words[0] if words else failed[0].words
-    fix = f"'fedskd-sim launch {short_path(failed[0].folder)}.yaml --on memory' repeats it"
+    fix = f"'fedskd-sim launch {short_path(failed[0].folder)}.yaml --on {on}' repeats it"
     text = f"{len(failed)} of {len(ended)} runs failed, the first with: {what}"
     return rebuilt(failed[0].code, text, fix=fix)
 
@@ -281,7 +318,11 @@ def _find_problems(
     if len(scenario.members) > 1 and not rest.lacks("algorithm", "name"):
         known = [label for label in dict.fromkeys(labels) if label in choices(scenario)]
         samples = _samples(scenario, wanted.data, rest.code, tell)
-        yield from _unfit(rest, methods(scenario, known, samples), wanted.data, tell)
+        if wanted.rings and not samples and scenario.learns and cut_short(scenario):
+            text = "work is equal only where it is known how many samples there are, and no data is"
+            fix = "give --data: a folder with the files that pods have"
+            yield InvalidValue(f"{text} here", key=("training", "batches"), fix=fix)
+        yield from _unfit(rest, methods(scenario, known, samples), wanted, tell)
 
 
 def _ask(scenario: Scenario, question: Callable[..., Any], *arguments: Any, tell: TellName) -> Any:
@@ -291,7 +332,7 @@ def _ask(scenario: Scenario, question: Callable[..., Any], *arguments: Any, tell
 
 
 def _unfit(
-    rest: ValidParts, chosen: list[Method], data: Path | None, tell: TellName
+    rest: ValidParts, chosen: list[Method], wanted: CompareRequest, tell: TellName
 ) -> Iterator[FedskdError]:
     """Find what keeps methods from running, besides what is wrong with the scenario itself."""
     for method in chosen:
@@ -301,12 +342,18 @@ def _unfit(
             rounds = counted(method.scenario.algorithm.rounds, "round")
             fault.message = f"{method.label}, in its {rounds}: {fault.message}"
             yield fault
+    if wanted.rings:
+        for method in chosen:
+            for fault in apart(ValidParts(method.scenario), "kubernetes"):
+                yield _named(rest, method, fault)
     learning = [method for method in chosen if method.scenario.learns]
     if learning:
         tried = [method.scenario for method in learning]
-        found = _ask(tried[0], problems_of, rest, tried, data, tell=tell)
+        found = _ask(tried[0], problems_of, rest, tried, wanted.data, tell=tell)
+        elsewhere = ELSEWHERE if wanted.rings and wanted.data is None else ()
         for method, problems in zip(learning, found, strict=True):
-            yield from (_named(rest, method, problem) for problem in problems)
+            told = [one for one in problems if not isinstance(one, elsewhere)]
+            yield from (_named(rest, method, one) for one in told)
 
 
 def problems_of(

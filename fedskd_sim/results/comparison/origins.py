@@ -159,13 +159,13 @@ def digests(folder: Path | None, memory: Path) -> DataDigests:
 
 def keep(run: Path, code: Code) -> None:
     """Write down with which code and data a run is computed, beside its folder."""
-    _file(run).write_text(json.dumps(code, indent=1) + "\n", encoding="utf-8")
+    file_of(run).write_text(json.dumps(code, indent=1) + "\n", encoding="utf-8")
 
 
 def kept(run: Path) -> Code | None:
     """Read what `keep` wrote; None where nothing was kept, or no more than remains of it."""
     try:
-        found = json.loads(_file(run).read_text(encoding="utf-8"))
+        found = json.loads(file_of(run).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return {str(name): str(value) for name, value in found.items()} if found else None
@@ -239,5 +239,6 @@ def _list(runs: Sequence[RunKey]) -> str:
     return ", ".join(f"{label} (seed {', '.join(found)})" for label, found in seeds.items())
 
 
-def _file(run: Path) -> Path:
+def file_of(run: Path) -> Path:
+    """Return where `keep` writes."""
     return run.with_name(f"{run.name}.code.json")

@@ -23,6 +23,7 @@ from fedskd_sim.learning.workspace import RUNS_AT_ONCE
 from fedskd_sim.observe import outcome
 from fedskd_sim.results.comparison import origins
 from fedskd_sim.results.comparison.planning import PlannedRun
+from fedskd_sim.results.comparison.rings import Rings
 from fedskd_sim.runtimes.commands import Command, prepare
 from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.scenario import OwnCode, Scenario, load
@@ -30,7 +31,7 @@ from fedskd_sim.scenario import OwnCode, Scenario, load
 RUNS = "runs"
 PLACE = RUNS + "/{label}/seed-{seed}"
 """Where a run of a comparison is, in its folder."""
-LOCK, SEEN = ".lock", ".data.json"
+LOCK, SEEN, SHARD = ".lock", ".data.json", ".shard.json"
 LAST_WORDS = 5
 LOOK_S = 0.2
 
@@ -62,6 +63,8 @@ class Workshop:
     """Runs that were computed with other code or data count, too."""
     code: OwnCode | None = None
     """What the scenario brings along, and every run gets."""
+    rings: Rings | None = None
+    """Where in a cluster runs are rings of pods; None for this machine."""
     stopped: Event = field(default_factory=Event)
     _lock: tuple[int, ...] = ()
     """File descriptor of the folder's lock; its runs hold it too, so that what a killed comparison
@@ -72,9 +75,12 @@ class Workshop:
         self._digests = origins.digests(self.data, self.out / SEEN)
 
     @contextmanager
-    def prepare(self, tasks: Sequence[PlannedRun]) -> Iterator[None]:
+    def prepare(
+        self, tasks: Sequence[PlannedRun], fill: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """Make the folder, or check that what is in it is this comparison's, and keep other
-        comparisons from it meanwhile.
+        comparisons from it meanwhile; ``fill`` puts more into it before code and data are looked
+        at.
 
         Raises:
             OutputNotEmpty: it holds something else, or runs of another scenario.
@@ -101,16 +107,20 @@ class Workshop:
                 raise OutputNotWritable(
                     f"another comparison, or a run of one, is at work in {self.out}", fix=fix
                 ) from error
-            for task in tasks:
-                file = self.folder(task) / "scenario.yaml"
-                if file.exists() and not _same(file, task):
-                    text = f"{self.folder(task)} is a run of another scenario"
-                    raise OutputNotEmpty(
-                        text, fix="give another --out, or remove the runs that you no longer want"
-                    )
+            self._check_scenarios(tasks)
+            fill()
             self._check_code(tasks)
             self._lock = (lock.fileno(),)
             yield
+
+    def _check_scenarios(self, tasks: Sequence[PlannedRun]) -> None:
+        for task in tasks:
+            file = self.folder(task) / "scenario.yaml"
+            if file.exists() and not _same(file, task):
+                text = f"{self.folder(task)} is a run of another scenario"
+                raise OutputNotEmpty(
+                    text, fix="give another --out, or remove the runs that you no longer want"
+                )
 
     def _check_code(self, tasks: Sequence[PlannedRun]) -> None:
         """Refuse runs that have finished with other code or data."""
@@ -134,6 +144,7 @@ class Workshop:
             RUNS,
             LOCK,
             SEEN,
+            SHARD,
             "compare.txt",
             "compare.json",
             "compare.html",
@@ -181,24 +192,37 @@ class Workshop:
         folder = self.folder(task)
         if finished(folder):
             return RunResult(task, folder, 0, fresh=False, made_with=origins.kept(folder))
-        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f"{folder.name}.yaml"
-        draft.write_text(task.text, encoding="utf-8")
-        if self.code:
-            self.code.write(folder.parent)
-        made_with = origins.now(task.scenario, self._digests, self.code)
-        origins.keep(folder, made_with)
-        command = ["launch", str(draft), "--on", "memory", "--out", str(folder)]
-        command += ["--data", str(self.data)] if self.data else []
-        ended, words = self._launch(task, command)
+        made_with = self._made_with(task)
+        if self.rings and self.rings.goes_on(folder):
+            ended, words = self._launch(task, self.rings.collect(folder))
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            ended, words = self._launch(task, self._command(task, draft))
         if not ended or (ended == UNKNOWN and finished(folder)):  # nobody was left to tell its code
-            draft.unlink()
+            draft.unlink(missing_ok=True)
             return RunResult(task, folder, 0, made_with=made_with)
         if ended == UNKNOWN:
             ended = ForkServerDied.exit_code
             words += "\nerror: the process that starts runs, and learns how they end, died"
         return RunResult(task, folder, ended, "\n".join(words.splitlines()[-LAST_WORDS:]))
+
+    def _made_with(self, task: PlannedRun) -> origins.Code:
+        found = origins.now(task.scenario, self._digests, self.code)
+        origins.keep(self.folder(task), found)
+        return found
+
+    def _command(self, task: PlannedRun, draft: Path) -> list[str]:
+        """Write the scenario of a run, with what it brings along, and return what launches it."""
+        draft.write_text(task.text, encoding="utf-8")
+        if self.code:
+            self.code.write(draft.parent)
+        folder = self.folder(task)
+        data = ["--data", str(self.data)] if self.data else []
+        if self.rings:
+            return [*self.rings.launch(task, draft, folder), *data]
+        return ["launch", str(draft), "--on", "memory", "--out", str(folder), *data]
 
     def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
         """Return a run's exit code, negative for a signal, and its words."""

@@ -35,7 +35,8 @@ IN_A_POD = {
 }
 FLAGS = {
     # which methods, and how often: each is described in the scenario, or has the defaults of its
-    # algorithm; and whether finished runs of other code or data count, which no scenario can know
+    # algorithm; whether finished runs of other code or data count, and where and in how many parts
+    # all is carried out, which no scenario can know
     "compare": {
         "scenario",
         "--algorithms",
@@ -45,6 +46,11 @@ FLAGS = {
         "--jobs",
         "--anyway",
         "--per-hospital",
+        "--on",
+        *PLACE,
+        "--values",
+        "--shard",
+        "--join",
         "--data",
     },
     "validate": {"scenario", "--set", "--data", "--schema", "--no-code"},
