@@ -18,6 +18,7 @@ from fedskd_sim.cli.common import (
     SCENARIO,
     PathArgument,
     Waiting,
+    command,
     say_code,
     say_licences,
     stop_when_terminated,
@@ -94,6 +95,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compare finished runs of other code or data, too; the tables say so.",
 )
+@click.option(
+    "--canary",
+    is_flag=True,
+    help="First a short run of every method: what the comparison will take, in GPU-hours too.",
+)
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
 @DATA
 @with_exit_code
@@ -124,11 +130,32 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     say_licences(plan.loaded.scenario)
     shop = plan.workshop(rest["out"], rest["jobs"], anyway=rest["anyway"])
     stop_when_terminated()
+    if rest["canary"]:
+        _say_budget(plan, shop)
     teller = _Teller(plan, shop)
     found = comparison.carry_out(plan, shop, teller, teller.opening)
     _tell(plan, shop, found)
+    _say_used(plan, shop, found, asked=rest["canary"])
     if error := comparison.failure(found.ended, rest["on"]):
         raise error
+
+
+def _say_budget(plan: ComparisonPlan, shop: Workshop) -> None:
+    """Show what the comparison will take, from a short run of every method."""
+    from fedskd_sim.operate.budget import forecast_budget  # noqa: PLC0415 - only who asks for it pays
+
+    found = forecast_budget(
+        plan, shop, command(), lambda label: click.echo(f"canary: a short run of {label}")
+    )
+    click.echo(found.words)
+
+
+def _say_used(plan: ComparisonPlan, shop: Workshop, found: ComparedRuns, *, asked: bool) -> None:
+    """Show what the runs have taken, where they had GPUs, or it was forecast."""
+    from fedskd_sim.operate import budget  # noqa: PLC0415 - as above
+
+    if asked or any(budget.gpus(method.scenario, shop) for method in plan.methods):
+        click.echo(budget.used(found.ended, shop))
 
 
 def _tell(plan: ComparisonPlan, shop: Workshop, found: ComparedRuns) -> None:

@@ -31,7 +31,7 @@ from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_counts, read_records, read_timings
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.runtimes.base import Order, Runtime
+from fedskd_sim.runtimes.base import Detachable, Order, Runtime
 from fedskd_sim.runtimes.location import memory
 from fedskd_sim.runtimes.member import custody_of, discard_custody
 from fedskd_sim.scenario import Loaded, Scenario
@@ -399,6 +399,8 @@ def _carry_out(runtime: Runtime, order: Order, gauge: Gauge, called: str) -> Non
         runtime.wait(gauge)
         # without a seal, `verify` takes a run that ended well for changed
         seal.seal(order.folder, order.loaded.scenario)
+        if isinstance(runtime, Detachable):
+            runtime.accept()
     except BaseException as error:
         with suppress(FedskdError):  # nothing here may hide what ended it
             outcome.note(order.folder, outcome.finish(begun, error))

@@ -51,6 +51,11 @@ class Method:
         """The scenario, under its first seed."""
         return self.planned.scenario
 
+    @property
+    def text(self) -> str:
+        """The scenario file of its first run (JSON is YAML)."""
+        return _text(self.scenario)
+
     def off(self, done: int, samples: Sequence[int]) -> float:
         """Tell by which share a run misses the budget.
 
@@ -76,7 +81,11 @@ class PlannedRun:
     @property
     def text(self) -> str:
         """The scenario file of the run (JSON is YAML)."""
-        return json.dumps(self.scenario.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+        return _text(self.scenario)
+
+
+def _text(scenario: Scenario) -> str:
+    return json.dumps(scenario.model_dump(mode="json", by_alias=True), indent=1) + "\n"
 
 
 def methods(scenario: Scenario, labels: Sequence[str], samples: Sequence[int] = ()) -> list[Method]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 from fedskd_sim.errors import RunUnreadable, ScenarioError
 from fedskd_sim.results.comparison.planning import PlannedRun
@@ -39,6 +40,16 @@ class Rings:
             with suppress(ScenarioError):  # helm says it better
                 part = read(file).data.get("kueue")
                 yield str(part.get("queue") or "") if isinstance(part, dict) else ""
+
+    @property
+    def place(self) -> tuple[str, str, tuple[Path, ...]]:
+        """Namespace, context and files for the chart."""
+        return self.namespace, self.context, self.values
+
+    @property
+    def canary(self) -> str:
+        """A new name for the ring of a short run."""
+        return f"canary-{token_hex(3)}"
 
     def launch(self, task: PlannedRun, draft: Path, folder: Path) -> list[str]:
         """Return the command that carries a run out as a ring; its name is that of the run and of

@@ -51,6 +51,7 @@ FLAGS = {
         "--values",
         "--shard",
         "--join",
+        "--canary",
         "--data",
     },
     "validate": {"scenario", "--set", "--data", "--schema", "--no-code"},
