@@ -118,11 +118,14 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
       fedskd-sim compare quickstart --algorithms fedskd,local --shard 2/4
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - only who compares something pays for it
+    from fedskd_sim.operate.poddata import check_seen  # noqa: PLC0415 - as above
 
     labels = [label.strip() for label in algorithms.split(",") if label.strip()]
     if not labels:
         raise click.UsageError("--algorithms names nothing")
     _check_flags(rest)
+    if rest["on"] == "kubernetes":
+        check_seen(rest["data"], rest["values"])
     given = {key: rest[key] for key in ("data", "per_hospital", "shard", "join")}
     wanted = comparison.CompareRequest(labels, seeds, control, **given, rings=_rings(rest))
     with Waiting() as waiting:

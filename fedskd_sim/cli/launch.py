@@ -159,7 +159,7 @@ def launch(
     from fedskd_sim.operate import execution  # noqa: PLC0415 - only commands that run something pay for it
 
     canary, only = cluster.pop("canary"), cluster.pop("canary_only")
-    _check_flags(cluster, in_cluster=runtime == "kubernetes", canary=canary or only)
+    _check_flags(cluster, data, in_cluster=runtime == "kubernetes", canary=canary or only)
     detach = cluster.pop("detach")
     place = execution.runtime_of(runtime, execution.Cluster(**cluster))
     loaded = _check(scenario, runtime, place, data, changes)
@@ -226,13 +226,19 @@ def _begin(loaded: Loaded, out: Path | None, runtime: str, data: Path | None) ->
     return order
 
 
-def _check_flags(cluster: dict[str, Any], *, in_cluster: bool, canary: bool) -> None:
+def _check_flags(
+    cluster: dict[str, Any], data: Path | None, *, in_cluster: bool, canary: bool
+) -> None:
     """Refuse what has no meaning where the run is to be."""
+    from fedskd_sim.operate.poddata import check_seen  # noqa: PLC0415 - only commands that run something pay for it
+
     given = [flag for flag, value in cluster.items() if value]
     if given and not in_cluster:
         raise click.UsageError(f"--{given[0]} needs --on kubernetes")
     if canary and in_cluster:
         raise click.UsageError("--canary needs --on processes or --on memory")
+    if in_cluster:
+        check_seen(data, cluster["values"])
 
 
 @click.command()
