@@ -35,7 +35,7 @@ variants:
 """
 LITTLE = (
     '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
-    '"terminationGracePeriodSeconds": 5}'
+    '"terminationGracePeriodSeconds": 5, "lingerSeconds": 0}'
 )
 SEEDS = 3
 
