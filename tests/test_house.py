@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 HOMES = {
     "click": ["cli/"],
     "pandas": ["results/runs.py"],
-    "pyarrow": ["results/export.py"],
+    "pyarrow": ["results/export.py", "datasets/table.py"],
     "tensorboard": ["results/export.py"],
     "mlflow": ["results/export.py"],
     "psutil": ["runtimes/location.py"],

@@ -15,24 +15,40 @@ LONGEST = 1000
 
 
 def rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[CsvRow]:
-    """Read the needed columns of a table with a header, and the optional ones it has.
+    """Read the needed columns of a table with a header, and the optional ones it has, without an
+    empty cell.
+
+    Raises:
+        DataCorrupt: as `cells`, and for a row without a value in a column.
+
+    """
+    found = cells(path, needed, optional)
+    for number, row in enumerate(found, 1):
+        empty = [name for name, value in row.items() if not value]
+        if empty:
+            raise corrupt(f"{path}: row {number} has no {empty[0]}")
+    return found
+
+
+def cells(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[CsvRow]:
+    """Read the needed columns of a table with a header, and the optional ones it has; cells may be
+    empty.
 
     It is separated by commas or, where the header has one, by tabs.
 
     Raises:
         DataCorrupt: unreadable, without rows, without a needed column or with two of its name, or a
-            row without a value in one or with more values than there are columns.
+            row with more values than there are columns.
 
     """
     header, table = _table(path, needed)
-    places = _places(path, header, needed, optional)
+    there = places(path, header, needed, optional)
     found: list[CsvRow] = []
-    for number, cells in enumerate(filter(None, table), 1):
-        if any(cell.strip() for cell in cells[len(header) :]):
-            raise corrupt(f"{path}: row {number} has {len(cells)} values for {len(header)} columns")
+    for number, line in enumerate(filter(None, table), 1):
+        if any(cell.strip() for cell in line[len(header) :]):
+            raise corrupt(f"{path}: row {number} has {len(line)} values for {len(header)} columns")
         row = {
-            name: cells[place].strip() if place < len(cells) else ""
-            for name, place in places.items()
+            name: line[place].strip() if place < len(line) else "" for name, place in there.items()
         }
         _check(path, number, row)
         found.append(row)
@@ -62,7 +78,7 @@ def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[S
 
 
 def _check(path: Path, number: int, row: CsvRow) -> None:
-    """Refuse a row with a value that is no word, or with none."""
+    """Refuse a row with a value that is no word."""
     strange = [
         name
         for name, value in row.items()
@@ -72,9 +88,6 @@ def _check(path: Path, number: int, row: CsvRow) -> None:
         raise corrupt(
             f"{path}: row {number} has a {strange[0]} that is no word: {row[strange[0]][:40]!r}"
         )
-    empty = [name for name, value in row.items() if not value]
-    if empty:
-        raise corrupt(f"{path}: row {number} has no {empty[0]}")
 
 
 def whole(path: Path, row: CsvRow, name: str) -> int:
@@ -85,10 +98,10 @@ def whole(path: Path, row: CsvRow, name: str) -> int:
         raise corrupt(f"{path}: {name} {row[name]!r} is not a whole number") from error
 
 
-def _places(
+def places(
     path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]
 ) -> dict[str, int]:
-    """Find the columns, each once."""
+    """Find the columns, each once; raises DataCorrupt."""
     missing = [name for name in needed if name not in header]
     if missing:
         raise corrupt(f"{path} lacks the columns {', '.join(missing)}")

@@ -23,7 +23,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.networks.models import outline
-from fedskd_sim.learning.networks.shapes import AXES, ImageShape
+from fedskd_sim.learning.networks.shapes import AXES, GRIDLESS, ImageShape
 from fedskd_sim.learning.readers import places, reading
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.samples import Arrays, Facts, Images
@@ -57,6 +57,8 @@ def compare(
             f"{_list_classes(first[1])}"
         )
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
+    elif found.columns != first[1].columns:
+        yield _other_columns(hospital.name, found, first, key)
     elif apart := _apart(found, first[1]):
         fix = (
             "bring the volumes of all hospitals to one space, for example by resampling to a "
@@ -188,6 +190,21 @@ def _shared(one: Facts, other: Facts) -> list[tuple[tuple[str, str], tuple[str, 
     return [((a[0], b[0]), (a[1], b[1])) for a, b in pairs]
 
 
+def _other_columns(
+    name: str, found: Facts, first: tuple[str, Facts], key: tuple[Key, ...]
+) -> FedskdError:
+    """Make the error of a hospital whose table has other columns than the first one's."""
+    own, theirs = found.columns, first[1].columns
+    if not (own and theirs):
+        text = f"{name!r} has {inputs_of(found)}, {first[0]!r} has {inputs_of(first[1])}"
+        return LabelSpacesDiffer(text, key=key, fix="give all hospitals samples of one kind")
+    odd = [one for one in own if one not in theirs] or [one for one in theirs if one not in own]
+    text = f"{name!r} has other columns than {first[0]!r}, or in another order"
+    text += f": {', '.join(odd)} stand at one of them only" if odd else ""
+    fix = "declare the same columns in the same order for all; one may be empty at a hospital"
+    return LabelSpacesDiffer(text, key=key, fix=fix)
+
+
 def _apart(found: Facts, first: Facts) -> str:
     """Describe how the volumes of two hospitals lie otherwise; empty if they do not, or are no
     volumes.
@@ -211,6 +228,8 @@ def inputs_of(found: Facts) -> str:
     """Describe in words what goes into a model."""
     if found.kind == "volume":
         return f"volumes of {' x '.join(map(str, found.grid))} voxels"
+    if found.kind == "table":
+        return f"tables of {found.size} columns"
     return (
         f"images of {found.size} pixels{' in grey' * (found.channels == 1)}"
         if found.kind == "image"
@@ -222,7 +241,8 @@ def _channels(found: Facts) -> str:
     """Describe how many channels there are, where `inputs_of` does not."""
     if found.kind == "image":
         return "" if found.channels == 1 else " in colour"
-    return f" of {found.channels} channel{'s' * (found.channels != 1)}"
+    what = "number" if found.kind == "table" else "channel"
+    return f" of {found.channels} {what}{'s' * (found.channels != 1)}"
 
 
 def _list_classes(found: Facts) -> str:
@@ -246,9 +266,9 @@ def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
 
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
     """Return the canonical grid of the pixel level: the scenario's, or the coarsest of the maps
-    compared; None for ROI data.
+    compared; None for ROI data and tables.
     """
-    if shape.kind == "roi":
+    if shape.kind in GRIDLESS:
         return None
     similarity = scenario.circulating.similarity if scenario.circulating else Similarity()
     if similarity.pixel_grid:

@@ -37,10 +37,10 @@ batches are copied."""
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R) or volumes (N, C,
-    D, H, W); and int64 labels (N,), which lie where models compute. Images that wait for a card may
-    be pixels (N, H, W, C), uint8, and may lie in the host's memory: `as_input` makes of them what
-    models take.
+    """Images (N, C, H, W), float32 with spread near 1, connectivity (N, R, R), volumes (N, C,
+    D, H, W) or rows of tables (N, F, R); and int64 labels (N,), which lie where models compute.
+    Images that wait for a card may be pixels (N, H, W, C), uint8, and may lie in the host's memory:
+    `as_input` makes of them what models take.
     """
 
     images: Tensor

@@ -33,6 +33,7 @@ from fedskd_sim.learning.samples import Facts
 from fedskd_sim.learning.sessions.own import find_wrong_loss
 from fedskd_sim.scenario import (
     Architecture,
+    FedSKD,
     Hospital,
     Scenario,
     Schedule,
@@ -121,6 +122,8 @@ def _algorithm(scenario: Scenario, found: Facts | None, held: Contracts) -> Iter
         yield from (
             () if wrong or found is None else _architecture(scenario, beside, COMMON, found, held)
         )
+    if found and found.kind == "table" and scenario.circulating:
+        yield from _pixels_of_rows(scenario.circulating)
     if (
         found
         and found.kind == "roi"
@@ -131,6 +134,18 @@ def _algorithm(scenario: Scenario, found: Facts | None, held: Contracts) -> Iter
         yield InvalidValue(
             text, key=("algorithm", "similarity", "pixel_grid"), fix="leave pixel_grid out"
         )
+
+
+def _pixels_of_rows(how: FedSKD) -> Iterator[FedskdError]:
+    """Refuse the level of places where samples are rows of a table."""
+    for name, levels in (
+        ("similarity", how.similarity),
+        ("self_distillation", how.self_distillation),
+    ):
+        if levels.pixel:
+            text = f"rows of a table have no places, and pixel is {levels.pixel:g}"
+            fix = f"set algorithm.{name}.pixel to 0; batch compares patients, region columns"
+            yield InvalidValue(text, key=("algorithm", name, "pixel"), fix=fix)
 
 
 def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdError]:

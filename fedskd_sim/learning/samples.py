@@ -107,9 +107,10 @@ def _format_rows(rows: NDArray[np.float64], digits: int) -> str:
     )
 
 
-SampleKind = Literal["image", "roi", "volume"]
-"""What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), or a volume
-(C, D, H, W)."""
+SampleKind = Literal["image", "roi", "volume", "table"]
+"""What a sample is: an image (C, S, S), the connectivity of regions of interest (R, R), a volume
+(C, D, H, W), or the row of a table (F, R): F numbers for each of R columns, the last of which is 1
+where the value is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,8 @@ class Facts:
     geometry: Geometry | None = None
     notes: tuple[str, ...] = ()
     given: Given | None = None
+    columns: tuple[str, ...] = ()
+    """Of tables: the names of the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,9 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Connectivity (N, R, R) or volumes (N, C, D, H, W), float32; all else as that of `Images`."""
+    """Connectivity (N, R, R), volumes (N, C, D, H, W) or rows of tables (N, F, R), float32; all
+    else as that of `Images`.
+    """
 
     values: NDArray[np.float32]
     labels: NDArray[np.integer[Any]]

@@ -32,7 +32,7 @@ from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import BATCH, evaluate, logits_of
 from fedskd_sim.learning.kept import keep, take_back
 from fedskd_sim.learning.networks.models import blueprint, build, parameter_count, with_memory
-from fedskd_sim.learning.networks.shapes import ImageShape
+from fedskd_sim.learning.networks.shapes import GRIDLESS, ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.learning.samples import Given
 from fedskd_sim.learning.sessions.own import loss_of
@@ -235,7 +235,7 @@ class Site:
         """Bring a network to the hospital's device in the scenario's memory format; ``empty``:
         it is a blueprint, whose weights come next.
         """
-        if self.shape.kind != "roi":
+        if self.shape.kind not in GRIDLESS:
             network = lay_out(network, self.training.memory_format, self.device)
         return with_memory(network, self.device) if empty else network.to(self.device)
 

@@ -72,6 +72,7 @@ from fedskd_sim.scenario.schema import (
     passes,
 )
 from fedskd_sim.scenario.shipped import begin, find, scenarios
+from fedskd_sim.scenario.tables import Heart, Table
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 from fedskd_sim.scenario.valid import ValidParts
 
@@ -102,6 +103,7 @@ __all__ = [
     "FedSKD",
     "Ham10000",
     "Ham10000Images",
+    "Heart",
     "Hospital",
     "Instruments",
     "Link",
@@ -132,6 +134,7 @@ __all__ = [
     "SyntheticRoi",
     "SyntheticSkin",
     "SyntheticVolumes",
+    "Table",
     "Tap",
     "Timeouts",
     "Training",

@@ -12,6 +12,8 @@ from pydantic import Field
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.scenario.part import (
     Count,
+    Fold,
+    ImageSize,
     NonNegative,
     Part,
     Partition,
@@ -19,8 +21,7 @@ from fedskd_sim.scenario.part import (
     SampleCount,
     Share,
 )
-
-Fold = Annotated[int, Field(ge=0, le=4)]
+from fedskd_sim.scenario.tables import Heart, Table
 
 
 class OwnData(Part):
@@ -153,7 +154,6 @@ def spaceless(hospitals: Sequence[Any]) -> Iterator[InvalidValue]:
             yield InvalidValue(text, key=("hospitals", index, "data"), fix=fix)
 
 
-ImageSize = Annotated[int, Field(ge=8, le=512)]
 HAM10000 = (
     "HAM10000 is CC BY-NC 4.0: non-commercial use only (Tschandl, Rosendahl and Kittler 2018)"
 )
@@ -357,7 +357,7 @@ class NoData(Part):
 
 KINDS = (
     SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois,
-    SyntheticVolumes, Nifti, OwnData, NoData,
+    SyntheticVolumes, Nifti, Table, Heart, OwnData, NoData,
 )  # fmt: skip
 Dataset = Annotated[
     SyntheticSkin
@@ -370,6 +370,8 @@ Dataset = Annotated[
     | AbideRois
     | SyntheticVolumes
     | Nifti
+    | Table
+    | Heart
     | OwnData
     | NoData,
     Field(discriminator="name"),
@@ -379,11 +381,11 @@ Dataset = Annotated[
 BUILT_IN_READERS = tuple(
     get_args(kind.model_fields["name"].annotation)[0]
     for kind in KINDS
-    if "file" in kind.model_fields
+    if "file" in kind.model_fields or kind is Heart
 )
-"""Names of data sets in files, which no other reader may have."""
+"""Names of data sets in files or packages, which no other reader may have."""
 CHOICES = frozenset(
-    {"name", "site", "partition", "test_fold", "validation_fold", "limit", "classes"}
+    {"name", "site", "partition", "test_fold", "test_folds", "validation_fold", "limit", "classes"}
 )
 """Keys that say what of a data set is a hospital's, and what its classes are called: all others are
 options of its reader."""

@@ -111,7 +111,7 @@ def _of_training(scenario: Scenario) -> Found:
     kinds = {scenario.architecture(one.name).takes for one in scenario.hospitals}
     if not kinds & {"image"}:
         yield "training.augment", "only images are flipped and transposed"
-    if kinds == {"roi"}:
+    if kinds <= {"roi", "table"}:
         yield "training.memory_format", "it is for images and volumes"
     if scenario.common_architecture:
         for index, _ in enumerate(scenario.hospitals):
@@ -194,8 +194,10 @@ def _of_similarity(scenario: Scenario) -> Found:
     if not algorithm.mutual_kl and (similarity.off or not taught):
         yield f"{SIMILARITY}.ramp", "nothing is exchanged whose weight could rise"
     training = [one for one in scenario.hospitals if not one.held_out]
-    by_region = {one.architecture.takes for one in training} == {"roi"}
-    if by_region or all(_has_atlas(one.data) for one in training):
+    taken = {one.architecture.takes for one in training}
+    if taken == {"table"}:
+        yield f"{SIMILARITY}.region_grid", "regions are the columns of the table"
+    elif taken == {"roi"} or all(_has_atlas(one.data) for one in training):
         yield f"{SIMILARITY}.region_grid", "regions are those of the atlas"
 
 

@@ -28,6 +28,8 @@ LONGEST_S = 1e9
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 SomeSeconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fold = Annotated[int, Field(ge=0, le=4)]
+ImageSize = Annotated[int, Field(ge=8, le=512)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 """What is counted one by one: a thousand million of anything would never end."""
 SampleCount = Annotated[int, Field(ge=10, le=10_000_000)]
@@ -39,7 +41,7 @@ Plain = int | float | str | bool
 """An argument of what a user offers: a reader, a loss."""
 Option = Plain | list[Plain | list[Plain | list[Plain]]]
 """An argument of a network."""
-Takes = Literal["image", "volume", "roi"]
+Takes = Literal["image", "volume", "roi", "table"]
 
 
 class Architecture(Part):
@@ -53,10 +55,10 @@ class Architecture(Part):
     options: dict[str, Option] = {}
     """Options of this architecture, for example ``{width: 32, norm: group}``; of a class its
     arguments, among which ``$channels``, ``$classes`` and ``$size`` (pixels or voxels along the
-    shortest axis, or regions) stand for what the data have."""
+    shortest axis, regions, or columns) stand for what the data have."""
     input: Takes | None = None
     """What a network of a package takes; null: volumes if its name begins with ``vol-``,
-    connectivity with ``roi-``, else images."""
+    connectivity with ``roi-``, rows of tables with ``tab-``, else images."""
     taps: Annotated[tuple[str, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
     """Two modules of a network of a package, the middle and the deep one, whose outputs are
     compared; where a class is named without any, they are proposed from a trial pass, as
@@ -96,7 +98,7 @@ class Architecture(Part):
     @property
     def takes(self) -> Takes:
         """What goes into it."""
-        prefixes: dict[str, Takes] = {"roi-": "roi", "vol-": "volume"}
+        prefixes: dict[str, Takes] = {"roi-": "roi", "vol-": "volume", "tab-": "table"}
         by_name = [kind for prefix, kind in prefixes.items() if self.name.startswith(prefix)]
         return self.input or (by_name[0] if by_name else "image")
 

@@ -35,7 +35,7 @@ from fedskd_sim.learning.networks.models import (
     parameter_count,
 )
 from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
-from fedskd_sim.learning.networks.shapes import AXES, ImageShape
+from fedskd_sim.learning.networks.shapes import AXES, GRIDLESS, ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, NetworkPart, Tap, nearest
 
@@ -133,7 +133,10 @@ def check_architecture(
         return
     yield from _unmoved(algorithm, chosen, shape, key)
     yield from _lacking(algorithm, chosen, shape, key)
-    if (how := getattr(algorithm, "circulating", None)) and shape.kind != "roi":
+    how = getattr(algorithm, "circulating", None)
+    if how and shape.kind == "table":
+        yield from _columns(how, (chosen, shape, seen), key)
+    elif how and shape.kind not in GRIDLESS:
         yield from _grids(how, (chosen, shape, seen), key, atlas=atlas)
 
 
@@ -178,7 +181,7 @@ def _unbuildable(
     the image; a class has none.
     """
     plain = chosen if chosen.is_class else chosen.model_copy(update={"options": {}})
-    if shape.kind != "roi" and isinstance(_try_outline(plain, shape), str):
+    if shape.kind not in GRIDLESS and isinstance(_try_outline(plain, shape), str):
         smallest = minimum_input(plain, shape.channels)
         size, unit = _size_of(shape), "pixels" if shape.kind == "image" else "voxels"
         if smallest is None or smallest <= shape.size:
@@ -237,6 +240,32 @@ def _try_outline(chosen: Architecture, shape: ImageShape) -> Outline | str:
         return outline(chosen, shape)
     except UNBUILDABLE as error:
         return str(error).partition("\n")[0]
+
+
+def _columns(
+    algorithm: FedSKD,
+    built: tuple[Architecture, ImageShape, Outline],
+    key: tuple[Key, ...],
+) -> Iterator[FedskdError]:
+    """Refuse to compare the columns of a table in a map in which they are mixed."""
+    similarity, own, (chosen, shape, seen) = (
+        algorithm.similarity,
+        algorithm.self_distillation,
+        built,
+    )
+    cells = seen.at(similarity.region_tap)[1]
+    said = [
+        f"algorithm.{name}.region"
+        for name, levels in (("similarity", similarity), ("self_distillation", own))
+        if levels.region
+    ]
+    if said and cells != shape.size:
+        text = (
+            f"the {MAPS[similarity.region_tap]} map of {chosen.name} has no place for each of the "
+            f"{shape.size} columns, which are the regions of a table"
+        )
+        fix = f"set {' and '.join(said)} to 0, or choose tab-transformer, whose tokens are columns"
+        yield InvalidValue(text, key=key, fix=fix)
 
 
 def _grids(

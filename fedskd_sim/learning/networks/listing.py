@@ -39,16 +39,18 @@ from fedskd_sim.scenario import Architecture
 
 LISTED_CLASSES = 7
 LISTED_REGIONS = 110
+LISTED_COLUMNS = 13
 LOOKED_AT: Mapping[SampleKind, ImageShape] = MappingProxyType(
     {
         "image": ImageShape(3, 128, LISTED_CLASSES),
         "roi": ImageShape(1, LISTED_REGIONS, LISTED_CLASSES, "roi"),
         "volume": ImageShape(1, 64, LISTED_CLASSES, "volume"),
+        "table": ImageShape(3, LISTED_COLUMNS, LISTED_CLASSES, "table"),
     }
 )
 """Samples of which a network is shown what its modules give."""
 UNITS: Mapping[SampleKind, str] = MappingProxyType(
-    {"image": "px", "roi": "regions", "volume": "voxels"}
+    {"image": "px", "roi": "regions", "volume": "voxels", "table": "columns"}
 )
 
 
@@ -66,8 +68,8 @@ def listing() -> str:
         f"{SMALLEST_REGIONS} x {SMALLEST_REGIONS}"
     )
     lines.append(
-        f"(roi-...: connectivity of {LISTED_REGIONS} regions; vol-...: cubes), {LISTED_CLASSES} "
-        "classes; taps: channels x grid;"
+        f"(roi-...: connectivity of {LISTED_REGIONS} regions; tab-...: {LISTED_COLUMNS} columns of "
+        f"3 numbers; vol-...: cubes), {LISTED_CLASSES} classes; taps: channels x grid;"
     )
     lines.append(
         "MFLOP: millions of operations of one sample's forward pass, a multiplication with its "
@@ -81,7 +83,8 @@ def _lines(name: str) -> tuple[str, str]:
     architecture, kind = Architecture(name=name), kind_of(name)
     try:
         examine(name)
-        size = LISTED_REGIONS if kind == "roi" else minimum_input(architecture)
+        known = {"roi": LISTED_REGIONS, "table": LISTED_COLUMNS}
+        size = known.get(kind) or minimum_input(architecture)
         shape = ImageShape(1 if kind == "volume" else 3, size or SIZES[-1], LISTED_CLASSES, kind)
         found, operations = cost(architecture, shape)
     except (FedskdError, *UNBUILDABLE) as error:

@@ -49,6 +49,8 @@ def read(sizes: tuple[int, ...], shape: ImageShape) -> Reading | None:
         return None
     if shape.kind == "roi":
         found = _regions(sizes, shape.size)
+    elif shape.kind == "table":
+        found = Reading((1,), *sizes) if len(sizes) == 1 else _regions(sizes, shape.size)
     elif len(sizes) == len(space) + 1:
         found = _places(sizes, space)
     elif len(sizes) == 1:
@@ -108,5 +110,5 @@ def as_map(given: object, shape: ImageShape) -> Tensor:
 
 
 def _input(shape: ImageShape) -> str:
-    what = {"image": "pixels", "volume": "voxels", "roi": "regions"}[shape.kind]
+    what = {"image": "pixels", "volume": "voxels", "roi": "regions", "table": "columns"}[shape.kind]
     return f"{' x '.join(map(str, shape.space))} {what}"

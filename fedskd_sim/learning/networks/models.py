@@ -27,7 +27,7 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder, options_of
-from fedskd_sim.learning.networks import named, roi, small, vision, volume
+from fedskd_sim.learning.networks import named, roi, small, table, vision, volume
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape
 from fedskd_sim.learning.networks.taps import Candidate, Wiring, attach, propose, trace
 from fedskd_sim.learning.networks.trainable import head_of, restrict
@@ -123,6 +123,8 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
         "roi-brainnet": roi.brainnet,
         "roi-gcn": roi.gcn,
         "roi-transformer": roi.transformer,
+        "tab-mlp": table.mlp,
+        "tab-transformer": table.transformer,
     }
 )
 

@@ -10,13 +10,17 @@ import torch
 
 from fedskd_sim.learning.samples import SampleKind
 
-AXES: Mapping[SampleKind, str] = MappingProxyType({"image": "HW", "roi": "R", "volume": "DHW"})
+AXES: Mapping[SampleKind, str] = MappingProxyType(
+    {"image": "HW", "roi": "R", "volume": "DHW", "table": "R"}
+)
 """The axes of a tap behind sample and channel."""
+GRIDLESS = ("roi", "table")
+"""Kinds of which a map has regions or columns, and no grid of places."""
 
 
 class ImageShape(NamedTuple):
     """What goes in and how many classes come out: images (channels, size, size), connectivity of
-    ``size`` regions, or volumes.
+    ``size`` regions, volumes, or tables of ``size`` columns with ``channels`` numbers each.
 
     Volumes are (channels, *grid), and without a grid cubes of ``size`` voxels along each axis.
     """
@@ -36,5 +40,7 @@ class ImageShape(NamedTuple):
         """Return a batch of one empty sample."""
         if self.kind == "volume":
             return torch.zeros(1, self.channels, *self.space)
+        if self.kind == "table":
+            return torch.zeros(1, self.channels, self.size)
         lead = (1,) if self.kind == "roi" else (1, self.channels)
         return torch.zeros(*lead, self.size, self.size)

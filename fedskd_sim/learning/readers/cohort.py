@@ -25,13 +25,13 @@ MOST_CLASSES = 1000
 """Of which nobody says the names: one stray number makes no millions of them."""
 EMPTY = ("", "nan", "NaT", "<NA>")
 """What an empty cell of a table has become where it was made a text."""
-IMAGES = 4
+IMAGES, TABLES = 4, 2
 NEAR_ONE = (0.1, 10.0)
 ASYMMETRY = 1e-3
 """Of the spread, by which what should be symmetric may differ."""
 WANTED = (
     "uint8 (n, S, S) or (n, S, S, 3) for images, float32 (n, R, R) for connectivity, (n, D, H, W) "
-    "or (n, C, D, H, W) for volumes"
+    "or (n, C, D, H, W) for volumes, float32 (n, W) for rows of a table"
 )
 Rows = NDArray[np.integer[Any]]
 
@@ -73,7 +73,8 @@ class Cohort:
     samples: Any
     """An array (N, ...), or a function that gives an array (n, ...) for an array of n row numbers:
     images uint8 (S, S) or (S, S, 3), connectivity (R, R) or volumes (D, H, W) or (C, D, H, W) of
-    float32, which models see as they are: bring them to a spread near 1. A function may give a
+    float32, which models see as they are: bring them to a spread near 1; or rows of a table, W
+    numbers of float32, of which NaN is missing. A function may give a
     pair, that array and a text for the records: what was masked or left out."""
     labels: Any
     """The class of each sample: its name, or its number from 0."""
@@ -97,6 +98,10 @@ class Cohort:
     besides: Mapping[str, Sequence[tuple[str, str]]] | None = None
     """What was found and is no sample, for the counts: under each reason a pair of site and class
     for each, with '' where it has none."""
+    columns: Sequence[str] | None = None
+    """Of tables: the column that each of the W numbers is of; a category has several numbers side
+    by side. What is missing at a hospital is filled by the mean of its own training samples, or by
+    0 where it has none, and flagged. None: each number is a column."""
     preview: Callable[[Rows], Preview] | None = None
     """A function that gives a `Preview` of the samples of some rows, and may raise an error where
     they cannot be read. None: a few samples are looked at."""
@@ -130,6 +135,8 @@ class Checked(NamedTuple):
     """Whether the ids are the reader's own."""
     asks: str
     """The function that is asked for samples, and where it is written; empty for an array."""
+    of_numbers: tuple[str, ...] = ()
+    """The column of each number of a table, if the reader says so."""
 
 
 class Form(NamedTuple):
@@ -172,6 +179,7 @@ def check(found: object) -> Checked:
         found.preview,
         ids is not None,
         _place(found.samples),
+        () if found.columns is None else tuple(_named(found.columns)),
     )
 
 
@@ -196,7 +204,8 @@ def previewed(seen: object) -> tuple[Form, Preview]:
 def notes(values: NDArray[Any], kind: SampleKind) -> tuple[str, ...]:
     """Describe what is odd about samples (n, ...) that can be learned from all the same."""
     found = []
-    if kind != "image" and not NEAR_ONE[0] <= (spread := float(values.std())) <= NEAR_ONE[1]:
+    known = values[~np.isnan(values)] if kind == "table" else values
+    if kind != "image" and not NEAR_ONE[0] <= (spread := float(known.std())) <= NEAR_ONE[1]:
         found.append(f"values have a spread of {spread:.3g}, which models see as it is, not near 1")
     if kind == "roi" and not np.allclose(values, values.swapaxes(1, 2), atol=ASYMMETRY * spread):
         found.append("connectivity is not symmetric, as if it were of time and regions")
@@ -213,8 +222,9 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
     """
     if len(values.shape) < 1 or len(values) != len(rows):
         raise Unfit(f"gives samples of shape {values.shape} for {len(rows)} rows")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        where = np.argwhere(~np.isfinite(values))
+    wild = np.isinf if values.ndim == TABLES else _not_finite
+    if values.dtype.kind == "f" and wild(values).any():
+        where = np.argwhere(wild(values))
         raise Unfit(
             f"gives {len(where)} values that are not finite, the first in row {rows[where[0][0]]}"
         )
@@ -229,6 +239,8 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
             3,
         }:
             return Form("image", (height, width), channels)
+        case ("float32", int(width)) if width:
+            return Form("table", (width,), 1)
         case ("float32", int(first), int(second)) if first == second:
             return Form("roi", (first, second), 1)
         case ("float32", int(depth), int(height), int(width)):
@@ -236,6 +248,20 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
         case ("float32", int(channels), int(depth), int(height), int(width)):
             return Form("volume", (depth, height, width), channels)
     raise Unfit(f"gives samples of shape {values.shape} of {values.dtype}, not {WANTED}")
+
+
+def _not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = ~np.isfinite(values)
+    return found
+
+
+def _named(columns: Sequence[str]) -> Sequence[str]:
+    """Check the names of columns; raises Unfit."""
+    for place, one in enumerate(columns):
+        if not isinstance(one, str):
+            raise Unfit(f"gives {one!r} as the name of a column, not a text")
+        _check_name(one, place, "columns")
+    return columns
 
 
 def _as_image(first: int, second: int, third: int) -> bool:

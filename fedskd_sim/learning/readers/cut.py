@@ -99,7 +99,7 @@ def _dealt(
     return dealt
 
 
-FOLDS = 5
+FOLDS = splits.FOLDS
 TRAIN, VALIDATION, TEST, NOWHERE = 0, 1, 2, -1
 """The splits that a reader gives, by number, and that of a sample in none."""
 
@@ -161,7 +161,7 @@ def _mine(dataset: Any, columns: Columns, *, by_split: bool) -> NDArray[np.bool_
     """Return which samples (N,) are a hospital's."""
     strata = columns.strata
     if partition := getattr(dataset, "partition", None):
-        held_back = () if by_split else (dataset.test_fold, dataset.validation_fold)
+        held_back = () if by_split else (*splits.test_folds(dataset), dataset.validation_fold)
         trains = strata == TRAIN if by_split else ~np.isin(strata, held_back)
         return own_part(partition, *columns[:3], trains)
     if columns.sites is not None:

@@ -41,7 +41,7 @@ from fedskd_sim.learning.installed import (
     options_of,
     wrong_options,
 )
-from fedskd_sim.learning.readers import cut, doubts, places, splits
+from fedskd_sim.learning.readers import cut, doubts, places, splits, tables
 from fedskd_sim.learning.readers.cohort import (
     Checked,
     Cohort,
@@ -88,6 +88,13 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
             values = doubts.look(found, None if dataset.partition else chosen.rows)
             given = doubts.given_of(dataset, found, chosen, values)
         (kind, grid, channels), seen = _seen(found, chosen.rows, values)
+        said = () if values is None else notes(values, kind)
+        columns: tuple[str, ...] = ()
+        if kind == "table":
+            laid = tables.layout(found.of_numbers, grid[0])
+            columns, grid, channels = laid.columns, (len(laid.columns),), laid.features
+            filled = tables.fill(found.take(chosen.rows)[0], laid, chosen.places[0])[1]
+            said = (*said, *filter(None, (filled,)))
         return Facts(
             found.classes,
             min(grid),
@@ -98,8 +105,9 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
             grid if kind == "volume" else (),
             seen.atlas,
             seen.space,
-            () if values is None else notes(values, kind),
+            said,
             given,
+            columns,
         )
 
 
@@ -121,11 +129,16 @@ def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Im
         if kind == "image":
             pixels = values.reshape(len(rows), *grid, channels)
             return Images(pixels, *rest, *names_of, remark)
+        if kind == "table":
+            laid = tables.layout(found.of_numbers, grid[0])
+            rest_of_rows, filled = tables.fill(values, laid, chosen.places[0])
+            told = "; ".join(filter(None, (remark, filled)))
+            return Arrays(rest_of_rows, *rest, *names_of, told)
         shape = (channels, *grid) if kind == "volume" else grid
         return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark)
 
 
-def digest(dataset: OwnData, folder: Path | None) -> str:
+def digest(dataset: Any, folder: Path | None) -> str:
     """Return the digest of all that the reader gives, every sample included; raises as `facts`."""
     with _told(dataset):
         found = _read(dataset, folder)
@@ -168,7 +181,8 @@ def _read_built_in(
     dataset: Any, name: str, options: dict[str, Any], folder: Path | None
 ) -> Checked:
     """Call the reader of a public data set, which is found as a stranger's is."""
-    places.find(dataset.file, folder)
+    if "file" in type(dataset).model_fields:
+        places.find(dataset.file, folder)
     if space := options.get("space"):
         affine = np.array([*space.affine, (0, 0, 0, 1)], np.float64)
         options = {**options, "space": Geometry("data.space", space.grid, affine)}

@@ -19,6 +19,7 @@ from fedskd_sim.seeds import seed
 
 Rows = NDArray[np.int64]
 OVER_LIMIT = "more than the limit lets train"
+FOLDS = 5
 UNLABELLED = ""
 """The class of what has none."""
 
@@ -108,8 +109,8 @@ def by_fold(
     """Cut a hospital's rows by fold.
 
     Args:
-        dataset: with ``test_fold``, ``validation_fold`` and ``limit`` (training rows at most, drawn
-            from the seed).
+        dataset: with ``test_fold``, ``validation_fold``, ``limit`` (training rows at most, drawn
+            from the seed), and perhaps ``test_folds``.
         mine: which rows are the hospital's (N,).
         fold: the fold of each row (N,).
         scenario_seed: decides which training rows a limit leaves.
@@ -119,17 +120,22 @@ def by_fold(
         InvalidValue: validation and test are the same fold.
 
     """
-    if dataset.test_fold == dataset.validation_fold:
+    tested = test_folds(dataset)
+    if dataset.validation_fold in tested:
         given = "test_fold" if "test_fold" in dataset.model_fields_set else "validation_fold"
-        text = f"fold {dataset.test_fold} cannot both validate and test"
+        text = f"fold {dataset.validation_fold} cannot both validate and test"
         raise InvalidValue(text, fix="choose two different folds", key=("data", given))
-    trains = mine & ~np.isin(fold, [dataset.test_fold, dataset.validation_fold])
+    trains = mine & ~np.isin(fold, [*tested, dataset.validation_fold])
     others = {others_of(dataset): np.flatnonzero(~mine)}
-    validates, tests = (
-        mine & (fold == number) for number in (dataset.validation_fold, dataset.test_fold)
-    )
+    validates, tests = mine & (fold == dataset.validation_fold), mine & np.isin(fold, tested)
     draw = seed(scenario_seed, "limit", name)
     return make_splits((trains, validates, tests), others, dataset.limit, draw)
+
+
+def test_folds(dataset: Any) -> list[int]:
+    """List the folds that test: ``test_fold`` and, where several are pooled, those before it."""
+    pooled = getattr(dataset, "test_folds", 1)
+    return [(dataset.test_fold - back) % FOLDS for back in range(pooled)]
 
 
 def others_of(dataset: Any) -> str:

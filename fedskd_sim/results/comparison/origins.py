@@ -24,7 +24,7 @@ from fedskd_sim.errors import CustodyForeign, FedskdError
 from fedskd_sim.learning.readers import places, reading
 from fedskd_sim.learning.readers.tree import files_below
 from fedskd_sim.learning.sources import sources
-from fedskd_sim.scenario import OwnCode, OwnData, Scenario
+from fedskd_sim.scenario import OwnCode, Scenario
 
 DATA = "data "
 """What names of data begin with, among those of what a run is computed with."""
@@ -52,9 +52,9 @@ class DataDigests:
     memory: Path
     """A file that keeps what was found, with sizes and times of change, for the next comparison;
     what is wrong with it only costs time."""
-    own: Callable[[OwnData, Path | None], str]
-    """Gives the digest of what a reader of one's own gives. It is asked once for each, since such
-    a reader tells of no files."""
+    own: Callable[[Any, Path | None], str]
+    """Gives the digest of what a reader gives that tells of no files, such as one of one's own. It
+    is asked once for each."""
     _known: dict[str, str] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -70,7 +70,7 @@ class DataDigests:
 
     def _digest(self, name: str, dataset: Any) -> str:
         with suppress(FedskdError, OSError):  # the run says it better
-            if not isinstance(dataset, OwnData):
+            if "file" in type(dataset).model_fields:
                 return self._digest_files(name, *_files(dataset, self.folder))
             if name not in self._known:
                 self._known[name] = self.own(dataset, self.folder)

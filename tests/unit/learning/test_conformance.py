@@ -18,6 +18,7 @@ from test_datasets import derm, ham, med, rois
 from test_geometry import release
 from test_ids import skin
 from test_roi import file as fc
+from test_tables import HAS_HEART, SITES_OF_HEART, TABLE, patients
 
 from fedskd_sim import Cohort, Geometry, Preview, reader
 from fedskd_sim.errors import InvalidValue, ReaderFailed, UnknownReader
@@ -33,10 +34,12 @@ from fedskd_sim.scenario import (
     Derm7pt,
     Ham10000,
     Ham10000Images,
+    Heart,
     MedMnist,
     Nifti,
     OwnData,
     Partition,
+    Table,
     reader_of,
 )
 
@@ -101,6 +104,11 @@ KINDS: dict[str, tuple[Callable[[Path], object], list[Any]]] = {
         ],
     ),
     "nifti": (release, [Nifti(name="nifti", site=site) for site in ("north", "south")]),
+    "table": (patients, [TABLE.model_copy(update={"site": site}) for site in ("n", "s")]),
+    "heart": (
+        lambda _: None,
+        [Heart(name="heart", site=site) for site in SITES_OF_HEART],
+    ),
     MINE: (mine, [OwnData(name="own", reader=MINE, site=site) for site in "xy"]),
 }
 """Every reader with files that it reads, and hospitals that have all of them together."""
@@ -115,6 +123,11 @@ class Found(NamedTuple):
     checked: Checked
 
 
+def function_of(name: str) -> Callable[..., Cohort]:
+    """Return a reader as a run finds it: the keys of a built-in one may be whole tables."""
+    return fetch(READER, name) if name == MINE else reading._public(name)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _code() -> Iterator[None]:
     OWN.use(code_of([read], as_files=False))
@@ -122,13 +135,16 @@ def _code() -> Iterator[None]:
     OWN.forget()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=HAS_HEART) if name == "heart" else name for name in KINDS],
+)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
     make, hospitals = KINDS[request.param]
     folder = tmp_path_factory.mktemp("data")
     make(folder)
     name, options = reader_of(hospitals[0])
-    raw = fetch(READER, name)(folder, **options)
+    raw = function_of(name)(folder, **options)
     return Found(folder, hospitals, raw, check(raw))
 
 
@@ -153,7 +169,7 @@ def test_rows_are_the_same_whenever_and_however_they_are_asked_for(found: Found)
     rows = np.arange(len(found.checked.ids))
     values, remark = found.checked.take(rows)
     name, options = reader_of(found.hospitals[0])
-    again = check(fetch(READER, name)(found.folder, **options))
+    again = check(function_of(name)(found.folder, **options))
     assert again.columns[0].tolist() == found.checked.columns[0].tolist()
     assert all(
         np.array_equal(one, other)
@@ -188,7 +204,7 @@ def test_facts_are_of_what_is_loaded_and_read_no_sample(
     for dataset in found.hospitals:
         loaded = reading.load(dataset, found.folder, 1, "a")
         with monkeypatch.context() as patch:
-            if not isinstance(dataset, OwnData):
+            if not isinstance(dataset, OwnData | Table | Heart):  # tables are in memory
                 patch.setattr(Checked, "take", property(lambda _: pytest.fail("it was read")))
             known = reading.facts(dataset, found.folder, 1, "a")
         assert known.classes == loaded.classes
