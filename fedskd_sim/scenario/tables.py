@@ -14,7 +14,7 @@ Scale = Annotated[tuple[float, Positive], Field(strict=False)]
 Values = Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
 
 
-class Table(Part):
+class TableFile(Part):
     """A table in a CSV or Parquet file, a row for each sample (see docs/data.md)."""
 
     name: Literal["table"]

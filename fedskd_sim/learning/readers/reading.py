@@ -62,8 +62,7 @@ FILE: tuple[Key, ...] = ("data", "file")
 
 
 def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Call the reader, and tell what can be known without reading the samples: from its preview,
-    and, of a reader of one's own, from a few samples.
+    """Call the reader, and tell what its preview, and, of one's own, a few samples say.
 
     Args:
         dataset: a part of the scenario, built-in data from files or `OwnData`.
@@ -87,14 +86,8 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
         if isinstance(dataset, OwnData):
             values = doubts.look(found, None if dataset.partition else chosen.rows)
             given = doubts.given_of(dataset, found, chosen, values)
-        (kind, grid, channels), seen = _seen(found, chosen.rows, values)
-        said = () if values is None else notes(values, kind)
-        columns: tuple[str, ...] = ()
-        if kind == "table":
-            laid = tables.layout(found.of_numbers, grid[0])
-            columns, grid, channels = laid.columns, (len(laid.columns),), laid.features
-            filled = tables.fill(found.take(chosen.rows)[0], laid, chosen.places[0])[1]
-            said = (*said, *filter(None, (filled,)))
+        told, seen = _seen(found, chosen.rows, values)
+        (kind, grid, channels), columns, filled = _as_learned(found, chosen, told)
         return Facts(
             found.classes,
             min(grid),
@@ -105,10 +98,22 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
             grid if kind == "volume" else (),
             seen.atlas,
             seen.space,
-            said,
+            (*(() if values is None else notes(values, kind)), *filled),
             given,
             columns,
         )
+
+
+def _as_learned(
+    found: Checked, chosen: splits.Splits, told: Form
+) -> tuple[Form, tuple[str, ...], tuple[str, ...]]:
+    """Return what networks get; of a table also its columns, and what is filled in them."""
+    if told.kind != "table":
+        return told, (), ()
+    laid = tables.layout(found.of_numbers, told.grid[0])
+    filled = tables.fill(found.take(chosen.rows)[0], laid, chosen.places[0])[1]
+    columns = laid.columns
+    return Form("table", (len(columns),), laid.features), columns, (filled,) if filled else ()
 
 
 def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:

@@ -39,7 +39,7 @@ from fedskd_sim.scenario import (
     Nifti,
     OwnData,
     Partition,
-    Table,
+    TableFile,
     reader_of,
 )
 
@@ -204,7 +204,7 @@ def test_facts_are_of_what_is_loaded_and_read_no_sample(
     for dataset in found.hospitals:
         loaded = reading.load(dataset, found.folder, 1, "a")
         with monkeypatch.context() as patch:
-            if not isinstance(dataset, OwnData | Table | Heart):  # tables are in memory
+            if not isinstance(dataset, OwnData | TableFile | Heart):  # tables are in memory
                 patch.setattr(Checked, "take", property(lambda _: pytest.fail("it was read")))
             known = reading.facts(dataset, found.folder, 1, "a")
         assert known.classes == loaded.classes

