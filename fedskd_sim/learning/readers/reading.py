@@ -62,27 +62,26 @@ FILE: tuple[Key, ...] = ("data", "file")
 
 
 def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
-    """Call the reader, and tell what its preview, and, of one's own, a few samples say.
+    """Call the reader, and tell what its preview, and of one's own a few samples, say.
 
     Args:
         dataset: a part of the scenario, built-in data from files or `OwnData`.
         folder: where data files are; None looks at the environment.
-        scenario_seed: decides, with the hospital's name, which training samples a limit leaves.
-        name: the hospital's.
+        scenario_seed: decides, with ``name``, the hospital's, what a limit leaves.
+        name: see scenario_seed.
 
     Raises:
         UnknownReader: no installed package offers it.
         InvalidValue: it cannot be imported; an option, site, fold, part or class does not fit.
-        DataMissing: no folder given, or a file is not there.
+        DataMissing: no folder, or no file.
         DataCorrupt: built-in data are damaged, or lie elsewhere than in the scenario's space.
         ReaderFailed: a reader of one's own raises another exception, or gives what is no cohort.
-        NoTrainingSamples: nothing of the part trains.
-
+        NoTrainingSamples: nothing trains.
     """
     with _told(dataset):
         found = _read(dataset, folder)
         chosen = _choose(dataset, found, scenario_seed, name)
-        values = given = None
+        values, given = None, None
         if isinstance(dataset, OwnData):
             values = doubts.look(found, None if dataset.partition else chosen.rows)
             given = doubts.given_of(dataset, found, chosen, values)
