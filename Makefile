@@ -95,7 +95,7 @@ bench: install  ## Benchmarks of speed and memory (minutes)
 
 .PHONY: docs
 docs: install  ## Build the manual into site/
-	$(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs site
 
 .PHONY: image
 image:  ## Build both images with podman or docker (BASE, HOSPITAL_BASE, EXTRAS, PIP_OPTIONS, LOCKED)

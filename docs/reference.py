@@ -290,8 +290,8 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
 }
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill a page; mkdocs calls it for each. Raises KeyError for a filling that there is not."""
+def fill(markdown: str) -> str:
+    """Return a page with its fillings. Raises KeyError for a filling that does not exist."""
     return MARK.sub(lambda mark: FILLINGS[mark.group(1)]() + "\n", markdown)
 
 

@@ -30,6 +30,7 @@ BLOCK = re.compile(
     r"-->\n)?^```(console|python|bash|sh)\n(.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+RAW_LATEX = re.compile(r"\\(?:[dt]?frac|sum|mathrm|left|right|sqrt|lVert|qquad|begin)\b")
 REFERENCE = run_path(str(ROOT / "docs" / "reference.py"))
 
 
@@ -125,9 +126,9 @@ def test_commands_and_programs_run_as_they_are_written(page: Path, tmp_path: Pat
 
 def test_every_page_stands_in_the_menu_once() -> None:
     """A reader finds each page of the manual, and none twice."""
-    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = re.findall(r"^ +- (\S+\.md)$", menu, re.MULTILINE)
-    assert sorted(listed) == [page.name for page in PAGES[1:]]
+    menu = run_path(str(ROOT / "docs" / "conf.py"))["MENU"]
+    listed = ["index", *(page for pages in menu.values() for page in pages)]
+    assert sorted(listed) == [page.stem for page in PAGES[1:]]
 
 
 def test_claims_name_commands_of_the_results() -> None:
@@ -143,23 +144,53 @@ def test_claims_name_commands_of_the_results() -> None:
         assert f"(results.md#{words.replace(' ', '-')})" in page, words
 
 
-def test_the_manual_builds_without_a_warning_and_reads_offline(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the manual as `make docs` does."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", "docs", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_manual_builds_without_a_warning_and_reads_offline(site: Path) -> None:
     """Every page is built, every link leads somewhere, and no page asks another machine for a
     font or a script.
     """
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
-    done = subprocess.run(
-        [*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert {page.stem for page in PAGES[1:]} <= {page.stem for page in tmp_path.glob("*.html")}
-    for page in tmp_path.glob("*.html"):
+    assert {page.stem for page in PAGES[1:]} <= {page.stem for page in site.glob("*.html")}
+    for page in site.glob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert "<!-- fill" not in text
         assert not re.findall(
             r"<(?:script|img)[^>]* src=\"?https?:[^>]*>|<link[^>]*stylesheet[^>]*https?:[^>]*>",
             text,
         )
+    assert "Search.setIndex(" in (site / "searchindex.js").read_text(encoding="utf-8")
+
+
+def test_formulas_are_formulas(site: Path) -> None:
+    """Each formula of a page is MathML on the built page, and none is left as LaTeX."""
+    for page in PAGES[1:]:
+        built = (site / f"{page.stem}.html").read_text(encoding="utf-8")
+        formulas = re.findall(r"^```math$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert built.count('<math xmlns="http://www.w3.org/1998/Math/MathML"') == len(formulas)
+        assert not RAW_LATEX.search(built), page.name
+    assert RAW_LATEX.search(r"<code>\frac{1}{2}</code>")
+
+
+def test_what_scrolls_takes_the_focus(site: Path) -> None:
+    """A keyboard reaches tables, code and formulas, headings of the menu have a level, and no
+    header of a table is empty.
+    """
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        scrolling = re.findall(r'<(?:pre|div [^>]*class="(?:table-wrapper|formula))[^>]*>', text)
+        assert all('tabindex="0"' in one for one in scrolling), page.name
+        assert not re.search(r'role="heading"(?! aria-level)|<th[^>]*>(<p></p>)?</th>', text)
+        assert not re.search(r"<aside (?!aria-label)", text), page.name
 
 
 def test_the_reference_has_every_key() -> None:
