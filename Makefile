@@ -72,10 +72,11 @@ lock: $(VENV)/uv/.installed  ## Write locks/ anew: the newest versions that go t
 	done
 
 .PHONY: lint
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy and the English of texts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/prose.py
 
 .PHONY: check
 check: lint  ## Lint, types and the quick tests, before a commit

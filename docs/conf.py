@@ -31,8 +31,9 @@ autodoc_typehints = "signature"
 suppress_warnings = ["myst.header"]  # a filling begins at the second level
 
 MENU: Mapping[str, list[str]] = {
-    "Tutorial": ["first-run"],
+    "Tutorial": ["tutorial"],
     "How to": [
+        "first-run",
         "scenarios",
         "data",
         "own-code",
@@ -44,8 +45,9 @@ MENU: Mapping[str, list[str]] = {
         "observing",
         "coming-from",
         "artefact",
+        "troubleshooting",
     ],
-    "Reference": ["scenario-reference", "command-line", "exit-codes"],
+    "Reference": ["scenario-reference", "command-line", "exit-codes", "python-api"],
     "Explanation": [
         "algorithms",
         "reliability",

@@ -23,6 +23,7 @@ from typing import Any
 import click
 import numpy as np
 
+import fedskd_sim
 from fedskd_sim import errors
 from fedskd_sim.cli import main
 from fedskd_sim.observe.words import amount
@@ -176,6 +177,18 @@ def own() -> str:
     return f"```yaml\n{scenarios()['own'].read_text(encoding='utf-8')}```"
 
 
+def python_api() -> str:
+    """List the public names, each for Sphinx to show with its signature and docstring."""
+    entries = []
+    for name in sorted(set(fedskd_sim.__all__) - {"__version__"}, key=str.lower):
+        public = getattr(fedskd_sim, name)
+        kind = "class" if isinstance(public, type) else "function"
+        members = "\n   :members:" if kind == "class" else ""
+        shown = f".. auto{kind}:: fedskd_sim.{name}{members}"
+        entries.append(f"## {name}\n\n```{{eval-rst}}\n{shown}\n```")
+    return "\n\n".join(entries)
+
+
 def comparisons() -> dict[str, dict[str, Any]]:
     """Read what is kept of comparisons, by the name of its table."""
     return {
@@ -287,6 +300,7 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-names": scenario_names,
     "quickstart": quickstart,
     "own": own,
+    "python-api": python_api,
 }
 
 

@@ -139,7 +139,7 @@ def _check(scenario: Path, changes: tuple[str, ...], data: Path | None) -> None:
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
     tried = _try(loaded, data)
-    click.echo(f"{scenario} is a good scenario: {names}")
+    click.echo(f"{scenario} is valid: {names}")
     for line in (*_of_links(loaded.scenario), *notes, *_in_vain(loaded), *tried):
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:

@@ -312,8 +312,8 @@ def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) ->
     """Prove that the records and weights of a RUN folder are whole, or name the first break by file
     and line.
 
-    Every step of every hospital has left one record, every model has arrived as it left, the final
-    weights are those that were evaluated, and accuracies are those of the predictions. Models are
+    Every step of every hospital has left one record, and every model has arrived as it left. The
+    final weights were evaluated, and accuracies follow from the predictions. Models are
     compared in the order of their networks' tensors, for which the scenario's data must be here.
     What is not shown is said: of a run that is not sealed, of a signature without its key, of files
     that are not kept. Without --replay no code of the run is executed.

@@ -287,8 +287,9 @@ def resume(
     anyway: bool,
     **cluster: Any,
 ) -> None:
-    """Go on with a RUN folder of which nothing runs any more: a power cut, Ctrl-C, a full disk, a
-    release that was removed.
+    """Resume an interrupted run from its RUN folder.
+
+    A power cut, Ctrl-C, a full disk or a removed release can interrupt a run.
 
     Every hospital goes on from its last state in custody; records and weights become those of the
     undisturbed run, byte for byte. A run of processes may go on in a cluster. One of a cluster

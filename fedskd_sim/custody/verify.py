@@ -208,8 +208,12 @@ class Verdict(NamedTuple):
             return str(self.broken)
         far = "whole" if self.records == self.expected else "whole as far as it got"
         rest = f", {self.unchecked} not compared" if self.unchecked else ""
-        open_ = f", {self.begins} begin with a digest that no record tells" if self.begins else ""
-        proven = f"{self.records} of {self.expected} records, {self.links} links of digests{open_}"
+        open_ = (
+            f", {self.begins} transfers not checked: no record has the digest they begin with"
+            if self.begins
+            else ""
+        )
+        proven = f"{self.records} of {self.expected} records, {self.links} transfers intact{open_}"
         sealed = f", {self.sealed} files as they were sealed" if self.sealed else ""
         until = [f"{name} until round {round_}" for name, round_ in self.back.items()]
         without = f", without {', '.join([*self.lost, *until])}" if self.lost or until else ""

@@ -244,7 +244,7 @@ class MOON(AveragingKeys):
         """Say what travels and who trains with whom, for reports."""
         return (
             "Every hospital trains the common model on its own data, close to the features of the "
-            "common model and far from those that it had itself; after each session all take the "
+            "common model and far from those that it had itself. After each session all take the "
             "mean of what they have, summed over a ring."
         )
 
@@ -273,9 +273,9 @@ class Scaffold(AveragingKeys):
     def words(self) -> str:
         """Say what travels and who trains with whom, for reports."""
         return (
-            "Every hospital trains the common model on its own data, its gradients corrected by "
-            "how they differ from everybody's; after each session all take the mean of models and "
-            "of gradients, summed over a ring."
+            "Every hospital trains the common model on its own data and corrects its gradients by "
+            "their difference from the mean of all. After each session all take the mean of models "
+            "and of gradients, summed over a ring."
         )
 
 

@@ -250,8 +250,8 @@ MOST, BYTES = 64, 8
 """So many digests of so many bytes are told: of more samples the smallest, which are the same ones
 at every hospital. Of a share s of all that two have, one is found with 1 - (1 - s) ** `MOST`."""
 FIX = (
-    "give all hospitals the same image (images.hospital of the chart's values) and, where they cut "
-    "them by parts, the same files in the same order, or what is meant to differ another name"
+    "give all hospitals the same image (images.hospital of the chart's values). Where they share a "
+    "data set, give them the same files in the same order. Name differently what shall differ"
 )
 
 

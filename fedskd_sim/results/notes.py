@@ -170,7 +170,7 @@ def _of_memory(memory: Remembered) -> Iterator[str]:
         yield (
             f"At hospitals that it has visited, a model later has {forgotten:.1f} points of "
             "balanced accuracy less than its "
-            "best there (forgetting); from its visit to the end of the round it changes by "
+            "best there (forgetting). From its visit to the end of the round it changes by "
             f"{backward:+.1f} (backward transfer)."
         )
 

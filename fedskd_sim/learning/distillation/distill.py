@@ -23,7 +23,7 @@ from fedskd_sim.scenario import Similarity, Tap
 
 
 class Taps(NamedTuple):
-    """The two maps of a model that similarity distillation compares, (B, C, *space) each.
+    """The two maps of a model that similarity distillation compares, (B, C, ...) each.
 
     An architecture of your own returns ``logits, Taps(mid, deep)``; the sizes in space of both have
     to be the same for every batch.

@@ -76,8 +76,8 @@ def _lost(rows: Sequence[MethodRow]) -> Iterator[str]:
         if any(short):
             yield (
                 f"{row.method.label} lacks up to {max(short)} tests of a run, of hospitals that it "
-                "lost: its means are over those that there are, and its differences over those "
-                "that both methods have."
+                "lost. Its means are over the tests that exist, its differences over those that "
+                "both methods have."
             )
 
 

@@ -154,12 +154,12 @@ def about(comparison: MethodTable) -> str:
     scenario = comparison.rows[0].method.scenario
     return (
         f"{scenario.name}: {len(comparison.rows)} methods, paired over seeds {seeds}; "
-        f"{scenario.instruments.evaluate_on} data in percent, differences to {comparison.control} "
-        "in points with Student's 95 % "
-        "interval over seeds. p is corrected for all differences of its table (Holm); up to 0.05 a "
-        "difference is called one. "
-        "Seeds: how many find a difference of this size there with a power of 80 %. All blank: "
-        "there is nothing to test."
+        f"{scenario.instruments.evaluate_on} data in percent. Differences to "
+        f"{comparison.control} are in points with Student's 95 % "
+        "interval over seeds. p is corrected for all differences of its table (Holm); at most 0.05 "
+        "counts as a difference. "
+        "Seeds: how many find a difference of this size there with a power of 80 %. Blank: "
+        "not enough seeds to test."
     )
 
 

@@ -326,7 +326,7 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
     again = call("report", tmp_path / "run")
     *told, verified, last = launched.output.splitlines()
     assert again.output.splitlines()[1:-1] == told[-len(again.output.splitlines()) + 1 : -1]
-    assert verified == "verified: whole: 30 of 30 records, 24 links of digests, 0 files of weights"
+    assert verified == "verified: whole: 30 of 30 records, 24 transfers intact, 0 files of weights"
     assert re.fullmatch(r"ended well after \d+\.\d s; run folder \S+", last)
     assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
 

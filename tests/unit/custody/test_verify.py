@@ -436,7 +436,7 @@ def test_the_command_says_it_in_a_line_and_by_its_exit_code(
     assert done.output.splitlines()[1:] == [
         "not sealed: nothing shows whether measures were changed since"
     ]
-    assert "is whole: 30 of 30 records, 24 links of digests, 3 files of weights" in done.output
+    assert "is whole: 30 of 30 records, 24 transfers intact, 3 files of weights" in done.output
     file = run / "records" / "b.jsonl"
     file.write_text(
         file.read_text(encoding="utf-8").replace('"seed":3', '"seed":4', 1), encoding="utf-8"

@@ -211,8 +211,8 @@ def test_the_wheel_is_enough(installed: Callable[..., subprocess.CompletedProces
     """Installed from its wheel and away from the checkout, the program begins, checks and runs
     scenarios.
     """
-    assert "only-here is a good scenario" in installed("validate", "only-here").stdout
+    assert "only-here is valid:" in installed("validate", "only-here").stdout
     assert "mine.yaml is written" in installed("init", "mine", "--from", "placebo-ok").stdout
-    assert "mine.yaml is a good scenario" in installed("validate", "mine.yaml").stdout
+    assert "mine.yaml is valid:" in installed("validate", "mine.yaml").stdout
     assert "verified: whole" in installed("launch", "placebo-ok", "--out", "out").stdout
-    assert "quickstart is a good scenario" in installed("validate", "quickstart").stdout
+    assert "quickstart is valid:" in installed("validate", "quickstart").stdout
