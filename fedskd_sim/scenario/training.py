@@ -105,10 +105,15 @@ class Optimiser(Part):
     """How it goes on from there."""
 
     def foreign_keys(self) -> Iterator[ForeignKey]:
-        """Yield the options that are given and that neither this optimiser nor its schedule has."""
+        """Yield the options that are not as by default and that neither this optimiser nor its
+        schedule has.
+        """
         for under, part in (("", self), ("schedule", self.schedule)):
             for key, owners in OWNERS[under or "optimiser"].items():
-                if key in part.model_fields_set and part.name not in owners:
+                default = (
+                    type(part).model_fields[key].default
+                )  # as files that were written whole have
+                if part.name not in owners and getattr(part, key) != default:
                     yield ForeignKey(f"{under}.{key}".lstrip("."), part.name, owners)
 
     @property

@@ -401,7 +401,7 @@ class Recordings:
     def _unrecordable(
         self, models: SessionModels, job: TrainingJob, teaching: Teaching | None
     ) -> str:
-        """Say why the steps of a session are not recorded, as far as that is known beforehand."""
+        """Return why the steps of a session are not recorded, as far as that is known before."""
         if any(model not in self._architectures for model in models.by_role.values()):
             return "an unknown network"
         if teaching is not None and not isinstance(teaching, Recordable):

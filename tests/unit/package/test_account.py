@@ -55,7 +55,7 @@ HOW = {  # what must be said of each algorithm, and what must not
     "ditto": ("common model.*mean.*ring.*personal model.*close.*at home", "travels|teach"),
     "partial": ("one architecture.*mean of a part.*all but the head.*ring", "travels|teach"),
     "moon": ("close to the features of the common.*far from.*mean.*ring", "travels|teach"),
-    "scaffold": ("gradients corrected.*mean of models and of gradients.*ring", "travels|teach"),
+    "scaffold": ("corrects its gradients.*mean of models and of gradients.*ring", "travels|teach"),
     "placebo": ("Nothing is learned", "train"),
 }
 
