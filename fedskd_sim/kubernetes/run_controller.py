@@ -26,12 +26,7 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
-from fedskd_sim.errors import (
-    FedskdError,
-    HospitalLost,
-    PodCannotStart,
-    RegistrationTimeout,
-)
+from fedskd_sim.errors import FedskdError, HospitalLost, PodCannotStart, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.kubernetes.cluster import AT_ONCE, KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import WELL, Losses, Started, earlier_start, verdict_in
@@ -40,13 +35,7 @@ from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.kubernetes.pod_tracker import PodTracker
 from fedskd_sim.kubernetes.pods import ENDED, finished
 from fedskd_sim.kubernetes.reasons import fix_of
-from fedskd_sim.kubernetes.run_state import (
-    ENDED_WELL,
-    FAILED,
-    NotedLog,
-    RunState,
-    StateInApi,
-)
+from fedskd_sim.kubernetes.run_state import ENDED_WELL, FAILED, NotedLog, RunState, StateInApi
 from fedskd_sim.kubernetes.suspension import go_on, pause
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.reporter import error_event
