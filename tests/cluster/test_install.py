@@ -109,10 +109,11 @@ def test_the_role_has_exactly_the_verbs_that_are_used(finished: Run, bed: Bed) -
     assert used == allowed
 
 
-def test_kubectl_shows_how_a_run_stands(finished: Run, bed: Bed) -> None:
+def test_kubectl_shows_how_a_run_stands(finished: Run) -> None:
     """Its controller's Job has outcome, round and hops as labels, the verdict besides as an
     annotation, and Events that `kubectl describe` shows.
     """
+    bed = finished.bed
     (job,) = bed.items("jobs", f"{finished.selector},app.kubernetes.io/component=controller")
     worn, notes = job["metadata"]["labels"], job["metadata"]["annotations"]
     done, _, total = worn["fedskd.io/hops"].partition("-of-")
