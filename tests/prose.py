@@ -40,7 +40,6 @@ LEFT = {
     "docs/coming-from.md": 1,
     "docs/comparing.md": 16,
     "docs/data.md": 19,
-    "docs/gpus.md": 27,
     "docs/library.md": 2,
     "docs/observing.md": 8,
     "docs/own-algorithm.md": 1,
