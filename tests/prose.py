@@ -38,7 +38,6 @@ LEFT = {
     "docs/artefact.md": 6,
     "docs/clusters.md": 6,
     "docs/coming-from.md": 1,
-    "docs/data.md": 19,
     "docs/library.md": 2,
     "docs/observing.md": 8,
     "docs/own-algorithm.md": 1,
