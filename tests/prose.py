@@ -42,7 +42,6 @@ LEFT = {
     "docs/observing.md": 8,
     "docs/own-algorithm.md": 1,
     "docs/own-code.md": 11,
-    "docs/performance.md": 7,
     "docs/reliability.md": 51,
     "docs/results.md": 31,
     "docs/scenarios.md": 2,
