@@ -35,7 +35,6 @@ LEFT = {
     "README.md": 1,
     "docs/algorithms.md": 24,
     "docs/architecture.md": 7,
-    "docs/clusters.md": 6,
     "docs/coming-from.md": 1,
     "docs/library.md": 2,
     "docs/observing.md": 8,
