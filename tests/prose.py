@@ -36,13 +36,11 @@ LEFT = {
     "docs/algorithms.md": 24,
     "docs/architecture.md": 7,
     "docs/coming-from.md": 1,
-    "docs/library.md": 2,
     "docs/observing.md": 8,
     "docs/own-algorithm.md": 1,
     "docs/own-code.md": 11,
     "docs/reliability.md": 51,
     "docs/results.md": 31,
-    "docs/scenarios.md": 2,
     "docs/security.md": 5,
     "fedskd_sim/learning/readers/cohort.py": 1,
 }
