@@ -43,7 +43,6 @@ LEFT = {
     "docs/gpus.md": 27,
     "docs/library.md": 2,
     "docs/observing.md": 8,
-    "docs/own-code.md": 11,
     "docs/performance.md": 7,
     "docs/results.md": 31,
     "docs/scenarios.md": 2,
