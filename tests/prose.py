@@ -42,11 +42,9 @@ LEFT = {
     "docs/data.md": 19,
     "docs/gpus.md": 27,
     "docs/library.md": 2,
-    "docs/observing.md": 8,
     "docs/performance.md": 7,
     "docs/results.md": 31,
     "docs/scenarios.md": 2,
-    "docs/security.md": 5,
     "fedskd_sim/learning/readers/cohort.py": 1,
 }
 
