@@ -34,7 +34,6 @@ PRIVATE = {
 LEFT = {
     "README.md": 1,
     "docs/algorithms.md": 24,
-    "docs/architecture.md": 7,
     "docs/artefact.md": 6,
     "docs/clusters.md": 6,
     "docs/coming-from.md": 1,
