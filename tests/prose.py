@@ -34,16 +34,8 @@ PRIVATE = {
 LEFT = {
     "README.md": 1,
     "docs/algorithms.md": 24,
-    "docs/artefact.md": 6,
-    "docs/clusters.md": 6,
     "docs/coming-from.md": 1,
-    "docs/comparing.md": 16,
-    "docs/data.md": 19,
-    "docs/gpus.md": 27,
-    "docs/library.md": 2,
-    "docs/performance.md": 7,
     "docs/results.md": 31,
-    "docs/scenarios.md": 2,
     "fedskd_sim/learning/readers/cohort.py": 1,
 }
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim.learning.distillation import arrangements
-from fedskd_sim.learning.networks.models import REGISTRY, ImageShape, build
+from fedskd_sim.learning.networks.models import REGISTRY, ImageShape, build, kind_of
 from fedskd_sim.learning.sessions.session import Launched, train
 from fedskd_sim.learning.weights import snapshot
 from fedskd_sim.scenario import Architecture
@@ -73,9 +73,9 @@ def test_the_list_of_refused_operations_is_that_of_this_pytorch() -> None:
 
 def tapped(name: str) -> nn.Module:
     """Build a network and its input, as small as it gets."""
-    kind = "roi" if name.startswith("roi-") else "volume" if name.startswith("vol-") else "image"
-    size = 8 if kind == "roi" else 16 if kind == "volume" else SIZES.get(name, 32)
-    return build(Architecture(name=name), shape := ImageShape(3, size, 3, kind), 1), shape  # type: ignore[return-value]
+    kind = kind_of(name)
+    size = {"roi": 8, "volume": 16, "table": 7}.get(kind) or SIZES.get(name, 32)
+    return build(Architecture(name=name), shape := ImageShape(3, size, 3, kind), 1), shape
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -181,7 +181,8 @@ def test_a_model_that_is_let_go_is_gone_at_once(name: str) -> None:
     """Nothing in a model leads back to it: a visitor's memory is free for the next one, without
     waiting for the cycle collector.
     """
-    shape = ImageShape(1, {"image": 224, "roi": 20, "volume": 48}[kind_of(name)], 2, kind_of(name))
+    size = {"image": 224, "roi": 20, "volume": 48, "table": 7}[kind_of(name)]
+    shape = ImageShape(1, size, 2, kind_of(name))
     gc.disable()
     try:
         model = blueprint(Architecture(name=name), shape)
