@@ -4,9 +4,6 @@ stay in the run folder.
 
 from __future__ import annotations
 
-import base64
-import io
-import tarfile
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,16 +11,15 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from loops import FEDAVG, TRAVELLER_FIRST, files, text
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from fedskd_sim import messages
-from fedskd_sim.cli.members import results
 from fedskd_sim.learning.data import load
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_records
 from fedskd_sim.results.report import read_predictions, write
+from fedskd_sim.runtimes.handover import list_results
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.world.world import World
 
@@ -164,20 +160,12 @@ def test_no_message_of_a_run_holds_a_patients_answer(
 
 
 def test_a_cluster_collects_them_as_it_does_weights(scenario_file: Callable, run: Callable) -> None:
-    """What a holding hospital hands out has its predictions beside weights and records, and
-    nothing of logs.
+    """What a holding hospital serves has its predictions beside weights and records, and nobody
+    else's.
     """
     folder = run(scenario_file(text("{name: local, rounds: 1}")))
-    said = CliRunner().invoke(results, [str(folder)]).output.strip()
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(said.removesuffix(".")))) as archive:
-        names = {name for name in archive.getnames() if "/" in name}
-    assert {f"predictions/{name}.npz" for name in "abc"} | {
-        f"weights/{name}.safetensors" for name in "abc"
-    } <= names
-    assert {name.partition("/")[0] for name in names} == {
-        "predictions",
-        "weights",
-        "records",
-        "samples",
-        "timings",
-    }
+    for name in "abc":
+        served = {str(one) for one in list_results(folder, name)}
+        assert {f"predictions/{name}.npz", f"weights/{name}.safetensors"} <= served
+        assert {one.partition("/")[0] for one in served} >= {"records", "samples", "timings"}
+        assert {Path(one).name.partition(".")[0] for one in served} == {name}
