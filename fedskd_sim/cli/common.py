@@ -185,6 +185,12 @@ CONTEXT = click.option(
     default="",
     help="Context of the cluster's configuration. Default: the current one.",
 )
+VALUES = click.option(
+    "--values",
+    multiple=True,
+    type=PathArgument(path_type=Path, exists=True, dir_okay=False),
+    help="Values file for the chart, for a run that goes on as at its launch; repeatable.",
+)
 
 
 class Spoken(click.Group):

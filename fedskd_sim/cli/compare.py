@@ -16,6 +16,7 @@ from fedskd_sim.cli.common import (
     DATA,
     NAMESPACE,
     SCENARIO,
+    VALUES,
     PathArgument,
     Waiting,
     command,
@@ -72,12 +73,7 @@ if TYPE_CHECKING:
 )
 @NAMESPACE
 @CONTEXT
-@click.option(
-    "--values",
-    multiple=True,
-    type=PathArgument(path_type=Path, exists=True, dir_okay=False),
-    help="Values file for the chart; repeatable.",
-)
+@VALUES
 @click.option(
     "--shard",
     default="",

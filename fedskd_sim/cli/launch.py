@@ -18,6 +18,7 @@ from fedskd_sim.cli.common import (
     DATA,
     NAMESPACE,
     SCENARIO,
+    VALUES,
     PathArgument,
     Waiting,
     command,
@@ -116,12 +117,7 @@ def _say_detached(folder: Path) -> None:
 @NAMESPACE
 @CONTEXT
 @click.option("--name", default="", help="Name of the run in the cluster. Default: the scenario's.")
-@click.option(
-    "--values",
-    multiple=True,
-    type=PathArgument(path_type=Path, exists=True, dir_okay=False),
-    help="Values file for the chart; repeatable.",
-)
+@VALUES
 @click.option(
     "--detach", is_flag=True, help="Install the run in the cluster and do not wait for it."
 )
@@ -268,12 +264,7 @@ def _check_flags(
     default="",
     help="Name of the run in the cluster. Default: as it was, or the scenario's.",
 )
-@click.option(
-    "--values",
-    multiple=True,
-    type=PathArgument(path_type=Path, exists=True, dir_okay=False),
-    help="Values file for the chart, as at the launch; repeatable.",
-)
+@VALUES
 @click.option(
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )

@@ -98,7 +98,9 @@ class PodFolders:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             troubles = zip(names, pool.map(one, names), strict=True)
-            return Missing(left, {name: why for name, why in troubles if why})
+            held = {name: why for name, why in troubles if why}
+        _remove_if_empty(folder / BROUGHT)
+        return Missing(left, held)
 
     def let_go(self, names: Iterable[str]) -> None:
         """Dismiss every hospital that holds what has come home; one that cannot be told leaves by
@@ -142,6 +144,7 @@ class PodFolders:
                 with suppress(Unreachable, ApiException):
                     self._take(pod.metadata.name, folder, name)
                     taken.add(name)
+        _remove_if_empty(folder / BROUGHT)
         return taken
 
     def _take(self, pod: str, folder: Path, name: str) -> None:
@@ -222,6 +225,11 @@ class PodFolders:
             else:
                 return ""
         return trouble
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # what came in part goes on with the next try
+        folder.rmdir()
 
 
 def _lines(file: Path) -> int:

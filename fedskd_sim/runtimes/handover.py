@@ -223,19 +223,18 @@ class _Request(BaseHTTPRequestHandler):
         if not self._admitted():
             return
         folder, hospital = self.server.folder, self.server.hospital
-        match self.path:
-            case "/fetched":
-                (folder / FETCHED).touch()
-            case "/taken":
-                (folder / PLACED).unlink(missing_ok=True)
-                shutil.rmtree(folder / CUSTODY / hospital, ignore_errors=True)
-            case "/placed":
-                if not (folder / PLACED).exists():  # a second time, the hospital is at work with it
-                    move(folder / BROUGHT, folder)
-                    (folder / PLACED).touch()
-            case _:
-                self._answer(HTTPStatus.NOT_FOUND, self.path)
-                return
+        if self.path == FETCHED_PATH:
+            (folder / FETCHED).touch()
+        elif self.path == TAKEN_PATH:
+            (folder / PLACED).unlink(missing_ok=True)
+            shutil.rmtree(folder / CUSTODY / hospital, ignore_errors=True)
+        elif self.path == PLACED_PATH:
+            if not (folder / PLACED).exists():  # a second time, the hospital is at work with it
+                move(folder / BROUGHT, folder)
+                (folder / PLACED).touch()
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, self.path)
+            return
         self._answer(HTTPStatus.OK, "")
 
     def log_message(self, *_: Any) -> None:

@@ -110,9 +110,8 @@ class Optimiser(Part):
         """
         for under, part in (("", self), ("schedule", self.schedule)):
             for key, owners in OWNERS[under or "optimiser"].items():
-                default = (
-                    type(part).model_fields[key].default
-                )  # as files that were written whole have
+                # a file that was written whole has the default of every option
+                default = type(part).model_fields[key].default
                 if part.name not in owners and getattr(part, key) != default:
                     yield ForeignKey(f"{under}.{key}".lstrip("."), part.name, owners)
 
