@@ -82,9 +82,8 @@ class ControllerWatch:
         self._since = clock.now() if self._since is None else self._since
         alone = started(jobs) and at_work(pods)
         words = re.sub(POD, "pods", found.text)
-        if words not in self._told and (
-            found.text != STARTING or clock.now() - self._since > STARTING_S
-        ):
+        starting = found.text.startswith(STARTING) and clock.now() - self._since <= STARTING_S
+        if words not in self._told and not starting:
             self._told.add(words)
             text = f"the controller does not run: {found.text}"
             text += "; the hospitals go on without it" if alone else ""

@@ -73,6 +73,8 @@ REASONS = (
            EVENTS_FIX),
     # events of a pod that was scheduled and does not start, of its claims, of its node
     Reason("event", "^FailedMount: .*not found", "stuck", MISSING, MAKE_FIX),
+    Reason("event", "^FailedMount: .*failed to sync (secret|configmap) cache: timed out", "pending",
+           STARTING, EVENTS_FIX),
     Reason("event", "Multi-Attach error", "pending", "its volume is still on another node",
            "wait until the pod there has gone; a node that is lost keeps it until it is deleted"),
     Reason("event", "^(FailedMount|FailedAttachVolume|FailedMapVolume): ", "stuck",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kubernetes.client import V1Job, V1Pod, V1PodCondition
+from kubernetes.client import CoreV1Event, V1Job, V1Pod, V1PodCondition
 
 from fedskd_sim.errors import PodCannotStart, ReaderFailed
 from fedskd_sim.kubernetes import inspection as controller_watches
@@ -168,6 +168,23 @@ def test_a_start_that_takes_its_time_is_told_of_late(after: Callable) -> None:
     controller_watch, starting = seer(), pod(1, "Pending")
     assert after(controller_watch, 1, [starting]) == []
     assert len(after(controller_watch, STARTING_S + 1, [starting])) == 1
+
+
+def test_a_node_that_still_asks_for_a_secret_is_no_news(after: Callable) -> None:
+    """On a busy cluster a node mounts before its own watch has the secret, and tries again."""
+    controller_watch, starting = seer(), pod(1, "Pending")
+    starting.spec.node_name = "cpu"
+    about = {"kind": "Pod", "name": "p1", "uid": "1"}
+    said = "MountVolume.SetUp failed: failed to sync secret cache: timed out waiting"
+    controller_watch.reach.told = [  # type: ignore[attr-defined]
+        CoreV1Event.model_validate(
+            {"metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedMount"}
+            | {"message": said, "reportingComponent": "", "reportingInstance": ""}
+        )
+    ]
+    assert after(controller_watch, 1, [starting]) == []
+    (told,) = after(controller_watch, STARTING_S + 1, [starting])
+    assert said in told
 
 
 def test_a_controller_at_work_is_left_alone(after: Callable) -> None:

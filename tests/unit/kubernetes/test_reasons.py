@@ -50,6 +50,8 @@ PODS = {
     "memory": ("failed", "exit code 137 (OOMKilled)", "resources.memory"),
     "secret": ("stuck", ('does not exist: FailedMount: MountVolume.SetUp failed for volume "key" : '
                'secret "nope" not found'), "make it"),
+    "node asks for secret": ("pending", "its containers are being made: FailedMount: MountVolume",
+                             "kubectl get events"),
     "setting": ("stuck", 'does not exist: secret "nope" not found', "make it"),
     "multi-attach": ("pending", "still on another node: FailedAttachVolume: Multi-Attach", "gone"),
     "no sandbox": ("stuck", "its node cannot make it: FailedCreatePodSandBox", "network plugin"),
