@@ -139,7 +139,7 @@ def notes_of_arrays(
         index: hospital
         for index, hospital in enumerate(scenario.hospitals)
         if isinstance(hospital.data, IN_ONE_ARRAY)
-        and places.find(hospital.data.file, folder).stat().st_size <= LARGEST_ARCHIVE
+        and _array_of(hospital, folder).stat().st_size <= LARGEST_ARCHIVE
     }
     held = dict[str, dict[bytes, set[str]]]()
     for index, hospital in sets.items() if len(sets) > 1 else ():
@@ -157,6 +157,13 @@ def notes_of_arrays(
             for own, theirs in shared
         )
         yield from _in_words((one, other), len(shared), tested)
+
+
+def _array_of(hospital: Hospital, folder: Path | None) -> Path:
+    """Return the file with a hospital's samples: of its part, or of the whole; DataMissing."""
+    if part := places.part_of(folder, hospital.name):
+        return part / places.SAMPLES
+    return places.find(getattr(hospital.data, "file", ""), folder)
 
 
 def _marks(found: Images | Arrays) -> dict[bytes, set[str]]:

@@ -137,6 +137,8 @@ class Checked(NamedTuple):
     """The function that is asked for samples, and where it is written; empty for an array."""
     of_numbers: tuple[str, ...] = ()
     """The column of each number of a table, if the reader says so."""
+    given: Mapping[str, str] | None = None
+    """Of a hospital's part: digests of what a reader of one's own gave, from which it was made."""
 
 
 class Form(NamedTuple):

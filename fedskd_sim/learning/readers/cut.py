@@ -116,7 +116,7 @@ def distinct(names: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
 
 class Columns(NamedTuple):
     """What is known of every sample (N,): class, group that stays together, fold or split, name of
-    the site; all sites.
+    the site; all sites; and whether all of them are one hospital's.
     """
 
     labels: Column
@@ -124,6 +124,7 @@ class Columns(NamedTuple):
     strata: Column
     sites: Column | None = None
     known: tuple[str, ...] = ()
+    own: bool = False
 
 
 def choose(
@@ -143,7 +144,7 @@ def choose(
         NoTrainingSamples: nothing of the part trains.
 
     """
-    mine, strata = _mine(dataset, columns, by_split=by_split), columns.strata
+    mine, strata = owned(dataset, columns, by_split=by_split), columns.strata
     if not by_split:
         found = splits.by_fold(dataset, mine, strata, scenario_seed, name)
         return found._replace(of=np.asarray(columns.groups))
@@ -157,9 +158,11 @@ def choose(
     return found._replace(of=np.asarray(columns.groups))
 
 
-def _mine(dataset: Any, columns: Columns, *, by_split: bool) -> NDArray[np.bool_]:
-    """Return which samples (N,) are a hospital's."""
+def owned(dataset: Any, columns: Columns, *, by_split: bool) -> NDArray[np.bool_]:
+    """Return which samples (N,) are a hospital's; arguments and errors as those of `choose`."""
     strata = columns.strata
+    if columns.own:
+        return np.ones(len(strata), bool)
     if partition := getattr(dataset, "partition", None):
         held_back = () if by_split else (*splits.test_folds(dataset), dataset.validation_fold)
         trains = strata == TRAIN if by_split else ~np.isin(strata, held_back)

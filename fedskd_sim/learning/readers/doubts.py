@@ -75,6 +75,8 @@ def given_of(
         "folds or splits": columns.strata.tolist(),
         "ids": found.ids,
     }
+    if found.given is not None:
+        return Given(dataset.file, found.given, bool(dataset.partition), _pictures(found, chosen))
     marks = {name: _mark(repr(column).encode("utf-8", "replace")) for name, column in held.items()}
     if dataset.partition:
         marks["samples"] = _mark(values.tobytes())

@@ -8,6 +8,10 @@ from pathlib import Path
 from fedskd_sim.errors import DataMissing, Key
 
 ENVIRONMENT = "FEDSKD_DATA"
+PART, SAMPLES, ATLAS = "part.json", "samples.npy", "atlas.npy"
+PART_FILES = (SAMPLES, ATLAS, PART)
+"""The files of a hospital's part (`fedskd_sim.learning.readers.parts`), in the order in which they
+are written: a folder without the last one holds none."""
 
 
 def find(file: str, folder: Path | None) -> Path:
@@ -32,6 +36,13 @@ def given(folder: Path | None) -> Path | None:
     """Return the folder that was given, or else the one that the environment names, if any."""
     named = os.environ.get(ENVIRONMENT)
     return folder or (Path(named).expanduser() if named else None)
+
+
+def part_of(folder: Path | None, name: str) -> Path | None:
+    """Find a hospital's part: in the data folder, or in a folder of the hospital's name there."""
+    found = given(folder)
+    places = (found / name, found) if found else ()
+    return next((place for place in places if (place / PART).is_file()), None)
 
 
 def _known(source: str, what: str, folder: Path | None, key: tuple[Key, ...]) -> Path:

@@ -41,7 +41,7 @@ from fedskd_sim.learning.installed import (
     options_of,
     wrong_options,
 )
-from fedskd_sim.learning.readers import cut, doubts, places, splits, tables
+from fedskd_sim.learning.readers import cut, doubts, parts, places, splits, tables
 from fedskd_sim.learning.readers.cohort import (
     Checked,
     Cohort,
@@ -56,6 +56,7 @@ from fedskd_sim.learning.readers.cohort import (
 from fedskd_sim.learning.samples import Arrays, Facts, Geometry, Images
 from fedskd_sim.records import SampleCounts
 from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, offered_here, reader_of
+from fedskd_sim.wholefiles import unwritable
 
 NAMED: tuple[Key, ...] = ("data", "reader")
 FILE: tuple[Key, ...] = ("data", "file")
@@ -79,11 +80,12 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
         NoTrainingSamples: nothing trains.
     """
     with _told(dataset):
-        found = _read(dataset, folder)
+        found = _read_for(dataset, folder, scenario_seed, name)
         chosen = _choose(dataset, found, scenario_seed, name)
         values, given = None, None
         if isinstance(dataset, OwnData):
-            values = doubts.look(found, None if dataset.partition else chosen.rows)
+            everybodys = dataset.partition and not found.columns.own
+            values = doubts.look(found, None if everybodys else chosen.rows)
             given = doubts.given_of(dataset, found, chosen, values)
         told, seen = _seen(found, chosen.rows, values)
         (kind, grid, channels), columns, filled = _as_learned(found, chosen, told)
@@ -120,7 +122,7 @@ def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Im
     sample that cannot be read.
     """
     with _told(dataset):
-        found = _read(dataset, folder)
+        found = _read_for(dataset, folder, scenario_seed, name, whole=True)
         chosen = _choose(dataset, found, scenario_seed, name)
         rows = chosen.rows
         values, remark = found.take(rows)
@@ -142,6 +144,38 @@ def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Im
         return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark)
 
 
+def split(dataset: Any, folder: Path | None, scenario_seed: int, name: str, target: Path) -> int:
+    """Write the hospital's part of the data into a folder of its own (`parts.write`), from which
+    `facts` and `load` find what they find in the whole.
+
+    Args:
+        dataset: as for `facts`, like folder, scenario_seed and name; errors, too.
+        folder: see dataset.
+        scenario_seed: see dataset.
+        name: see dataset.
+        target: the folder for the part.
+
+    Returns:
+        How many bytes the part has.
+
+    Raises:
+        OutputNotWritable: the target cannot be written to.
+
+    """
+    here = facts(dataset, folder, scenario_seed, name)
+    with _told(dataset):
+        found = _read_for(dataset, folder, scenario_seed, name)
+        chosen = _choose(dataset, found, scenario_seed, name)
+        seen = _seen(found, chosen.rows, None)[1] if found.preview else None
+        mine = cut.owned(dataset, found.columns, by_split=found.by_split)
+        given = here.given.columns if here.given else None
+        whole = parts.Whole(found, mine, chosen, seen, given)
+        try:
+            return parts.write(target, name, dataset, scenario_seed, whole)
+        except OSError as error:
+            raise unwritable(target, error) from error
+
+
 def digest(dataset: Any, folder: Path | None) -> str:
     """Return the digest of all that the reader gives, every sample included; raises as `facts`."""
     with _told(dataset):
@@ -154,6 +188,15 @@ def digest(dataset: Any, folder: Path | None) -> str:
             values, _ = found.take(some)
             whole.update(f"{values.dtype}{values.shape}".encode() + values.tobytes())
         return whole.hexdigest()[:16]
+
+
+def _read_for(
+    dataset: Any, folder: Path | None, scenario_seed: int, name: str, *, whole: bool = False
+) -> Checked:
+    """Take a hospital's part where there is one, and else call the reader."""
+    if place := places.part_of(folder, name):
+        return parts.read(place, name, dataset, scenario_seed, whole=whole)
+    return _read(dataset, folder)
 
 
 def _read(dataset: Any, folder: Path | None) -> Checked:

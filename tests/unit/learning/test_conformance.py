@@ -5,6 +5,7 @@ they are asked for, whole subjects, one hospital for each, and no cell that is n
 from __future__ import annotations
 
 import inspect
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -236,6 +237,40 @@ def test_every_sample_is_one_hospitals_and_subjects_stay_whole(found: Found) -> 
         assert sorted(np.concatenate(loaded.splits)) == list(range(len(loaded.ids)))
     used = np.flatnonzero(np.asarray(found.checked.columns.strata) >= 0)
     assert sorted(owned) == sorted(found.checked.ids[row] for row in used)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Compare facts or samples field by field, arrays by their bytes and types."""
+    return all(
+        first.tobytes() == second.tobytes() and first.dtype == second.dtype
+        if isinstance(first, np.ndarray)
+        else str(first) == str(second)
+        for name in type(one).__dataclass_fields__
+        for first, second in ((getattr(one, name), getattr(other, name)),)
+    )
+
+
+def test_a_hospitals_part_is_the_whole_to_it(found: Found, tmp_path: Path) -> None:
+    """From its part alone a hospital knows and loads what it does from the whole, byte for byte,
+    whichever folds test, and with a limit; of others the part names no sample.
+    """
+    choices = [{}] if found.checked.by_split else [{}, {"test_fold": 3, "validation_fold": 2}]
+    for number, dataset in enumerate(found.hospitals):
+        limited = dataset.model_copy(update={"limit": 3})
+        for kind, asked in (("whole", [(dataset, one) for one in choices]), ("3", [(limited, {})])):
+            part = tmp_path / kind / f"h{number}"
+            reading.split(asked[0][0], found.folder, 1, f"h{number}", part)
+            for given, choice in asked:
+                chosen = given.model_copy(update=choice)
+                for look in (reading.facts, reading.load):
+                    whole = look(chosen, found.folder, 1, f"h{number}")
+                    assert same(whole, look(chosen, part, 1, f"h{number}"))
+                    assert same(whole, look(chosen, part.parent, 1, f"h{number}"))
+        told = json.loads((tmp_path / "whole" / f"h{number}" / "part.json").read_text())
+        others = (one for one in found.hospitals if one is not dataset)
+        for other in others if found.checked.named else ():
+            theirs = reading.load(other, found.folder, 1, f"h{number}")
+            assert not {*told["ids"]} & {*theirs.ids}
 
 
 BAD = (None, np.nan, "", "nan", " x", "x\n", "\x1b[31m", 1.5, True)
