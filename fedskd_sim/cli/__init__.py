@@ -24,6 +24,7 @@ from fedskd_sim.cli.common import (
     with_exit_code,
 )
 from fedskd_sim.cli.compare import compare
+from fedskd_sim.cli.data import data as data_group
 from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.errors import FedskdError
@@ -238,6 +239,7 @@ for command in (
     init,
     launch,
     compare,
+    data_group,
     status,
     logs,
     stop,

@@ -138,11 +138,16 @@ def conduct(folder: Path, secret: Path | None, *, check: bool) -> None:
 @click.option(
     "--secret", type=click.Path(path_type=Path, exists=True), required=True, help="The run secret."
 )
+@click.option("--takes-data", is_flag=True, help="It is a claim for the hospital's data.")
 @with_exit_code
-def read_claim(folder: Path, name: str, run: str, port: int, secret: Path) -> None:
+def read_claim(
+    folder: Path, name: str, run: str, port: int, secret: Path, *, takes_data: bool
+) -> None:
     """Serve what a hospital has left on a claim, until this is told to stop."""
-    from fedskd_sim.runtimes.handover import FolderServer, token_of  # noqa: PLC0415
+    from fedskd_sim.runtimes import handover, served  # noqa: PLC0415 - only commands that run something pay for it
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with closing(FolderServer.start(folder, name, token_of(secret.read_bytes(), run, name), port)):
+    token = handover.token_of(secret.read_bytes(), run, name)
+    what = served.DATA_FOLDER if takes_data else served.RUN_FOLDER
+    with closing(handover.FolderServer.start(folder, name, token, port, what)):
         signal.pause()

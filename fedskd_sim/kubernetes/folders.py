@@ -18,13 +18,15 @@ from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, InvalidValue, RunUnreadable
-from fedskd_sim.kubernetes.jobs import reader
+from fedskd_sim.kubernetes.folder_pods import reader
+from fedskd_sim.kubernetes.inspection import explained
 from fedskd_sim.kubernetes.plan import FOLDER_PORT, PLAN, Plan
-from fedskd_sim.kubernetes.pods import ENDED, finding, newest
+from fedskd_sim.kubernetes.pods import ENDED, newest
 from fedskd_sim.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.runtimes import handover
-from fedskd_sim.runtimes.handover import BOOKS, BROUGHT, FolderClient
+from fedskd_sim.runtimes.handover import FolderClient
 from fedskd_sim.runtimes.member import CUSTODY
+from fedskd_sim.runtimes.served import BOOKS, BROUGHT, list_kept, move
 from fedskd_sim.scenario import Scenario
 
 TRIES = 5
@@ -94,7 +96,7 @@ class PodFolders:
             self._fetch_from(pod, folder, name)
 
         def one(name: str) -> str:
-            return self._retry(partial(fetch, name))
+            return retry(partial(fetch, name), self.tries)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             troubles = zip(names, pool.map(one, names), strict=True)
@@ -118,12 +120,12 @@ class PodFolders:
             ClusterUnavailable: it did not arrive.
 
         """
-        kept = handover.list_kept(folder, name)
+        kept = list_kept(folder, name)
 
         def brought() -> None:
             self._ask(self._pod_of(name), name, lambda one: one.bring(folder, kept))
 
-        if trouble := self._retry(brought):
+        if trouble := retry(brought, self.tries):
             text = f"what {name!r} goes on from could not be brought into its pod: {trouble}"
             raise ClusterUnavailable(text, fix="fedskd-sim resume RUN once more")
 
@@ -157,7 +159,7 @@ class PodFolders:
             fix = "give --values with the claims on which the run kept it"
             text = f"the pod of {name!r} has nothing from which it could go on"
             raise RunUnreadable(text, fix=fix) from None
-        handover.move(came, folder)
+        move(came, folder)
         self._ask(pod, name, lambda one: one.tell(handover.TAKEN_PATH))
 
     def _fetch_from(self, pod: str, folder: Path, name: str) -> None:
@@ -172,7 +174,7 @@ class PodFolders:
         for file in (f"{kind}/{name}.jsonl" for kind in (*BOOKS, "logs")):
             if _lines(came / file) < _lines(folder / file):
                 (came / file).unlink(missing_ok=True)
-        handover.move(came, folder)
+        move(came, folder)
 
     def _read_claim(self, scenario: Scenario, folder: Path, name: str) -> None:
         """Fetch what a hospital has left on its claim, by a pod that reads it."""
@@ -183,19 +185,11 @@ class PodFolders:
             self.reach.remove_pod(pod)
         self.reach.make_pod(body)
         try:
-            self._await(pod)
+            await_pod(self.reach, pod, READER_S)
             self._fetch_from(pod, folder, name)
         finally:
             with suppress(Unreachable, ApiException):
                 self.reach.remove_pod(pod)
-
-    def _await(self, name: str) -> None:
-        """Wait until a pod that reads a claim runs; raises Unreachable with what it shows."""
-        deadline = clock.now() + READER_S
-        while (pod := self.reach.pod(name)).status.phase != "Running":
-            if pod.status.phase in ENDED or clock.now() > deadline:
-                raise Unreachable(f"the pod that was to read its claim: {finding(pod).text}")
-            clock.sleep(LOOK_S)
 
     def _pod_of(self, name: str) -> str:
         """Find a hospital's running pod; raises LookupError, Unreachable, ApiException."""
@@ -212,19 +206,33 @@ class PodFolders:
         )
         self.reach.ask(lambda: what(client))
 
-    def _retry(self, action: Callable[[], None]) -> str:
-        """Do something with a pod, again after a broken connection; gives what was in the way at
-        last, or nothing.
-        """
-        for attempt in range(self.tries):
-            try:
-                action()
-            except (Unreachable, ApiException, LookupError) as error:
-                trouble = str(error)
-                clock.sleep(attempt)
-            else:
-                return ""
-        return trouble
+
+def await_pod(reach: Reach, name: str, seconds: float) -> None:
+    """Wait until a pod that serves a folder runs; raises Unreachable with what it shows, if it
+    takes longer than so many seconds, or never will.
+    """
+    deadline = clock.now() + seconds
+    while (pod := reach.pod(name)).status.phase != "Running":
+        found = explained(reach, pod)
+        hopeless = found.standing in ("hopeless", "failed") or pod.status.phase in ENDED
+        if hopeless or clock.now() > deadline:
+            raise Unreachable(f"the pod that was to serve it: {found.text}")
+        clock.sleep(LOOK_S)
+
+
+def retry(action: Callable[[], None], tries: int) -> str:
+    """Do something with a pod, again after a broken connection; gives what was in the way at last,
+    or nothing.
+    """
+    for attempt in range(tries):
+        try:
+            action()
+        except (Unreachable, ApiException, LookupError) as error:
+            trouble = str(error)
+            clock.sleep(attempt)
+        else:
+            return ""
+    return trouble
 
 
 def _remove_if_empty(folder: Path) -> None:

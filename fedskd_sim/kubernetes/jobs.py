@@ -155,17 +155,17 @@ def _clean(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _volumes(plan: Plan, name: str) -> list[dict[str, Any]]:
-    claim, scratch = plan.custody(name), _scratch(plan.settings(name))
-    kept: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim}} if claim else scratch
+    claim, folder = plan.custody(name), scratch(plan.settings(name))
+    kept: dict[str, Any] = {"persistentVolumeClaim": {"claimName": claim}} if claim else folder
     return [
         {"name": "run", "configMap": {"name": plan.owner}},
         {"name": "key", "secret": {"secretName": plan.secret, "defaultMode": 0o440}},
         {"name": "results", **kept},
-        {"name": "temporary", **scratch},
+        {"name": "temporary", **folder},
     ]
 
 
-def _scratch(settings: dict[str, Any]) -> dict[str, Any]:
+def scratch(settings: dict[str, Any]) -> dict[str, Any]:
     """Make a folder that lives as long as the pod, and is bounded: a pod over it is evicted
     before its node is full.
     """
@@ -180,6 +180,13 @@ def _data(
     texts is its name.
     """
     data = settings["data"]
+    if data.get("volume"):
+        volume = _named(data["volume"], name)
+        return (
+            [{"name": "data", **volume}],
+            [{"name": "data", "mountPath": DATA, "readOnly": True}],
+            [],
+        )
     mount: dict[str, Any] = {"name": "data", "mountPath": DATA, "readOnly": True}
     if data.get("claim"):
         claim = {"claimName": data["claim"].replace("{hospital}", name), "readOnly": True}
@@ -190,8 +197,20 @@ def _data(
         path = {"path": data["hostPath"].replace("{hospital}", name), "type": "Directory"}
         return [{"name": "data", "hostPath": path}], [mount], []
     if data.get("fetch"):
-        return [{"name": "data", **_scratch(settings)}], [mount], [_fetch(settings, name, plan)]
+        return [{"name": "data", **scratch(settings)}], [mount], [_fetch(settings, name, plan)]
     return [], [], []
+
+
+def _named(given: Any, name: str) -> Any:
+    """Put a hospital's name for ``{hospital}`` in all texts of a value."""
+    match given:
+        case str():
+            return given.replace("{hospital}", name)
+        case list():
+            return [_named(one, name) for one in given]
+        case dict():
+            return {key: _named(one, name) for key, one in given.items()}
+    return given
 
 
 def _fetch(settings: dict[str, Any], name: str, plan: Plan) -> dict[str, Any]:
@@ -278,7 +297,7 @@ def job(
             "podFailurePolicy": _failures(),
             "template": {
                 "metadata": _pod_metadata(scenario, plan, name),
-                "spec": _patch_pod(scenario, plan, name, locate),
+                "spec": patched_pod(scenario, plan, name, locate),
             },
         },
     }
@@ -291,57 +310,8 @@ def job(
     return body
 
 
-READER_S = 3600
-"""A pod that reads a claim ends after so long, whatever became of who made it."""
-
-
-def reader(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> dict[str, Any]:
-    """Write a pod that serves what a hospital has left on its claim: where the hospital's own pod
-    may be, with its claim and the run's secret, without its cards, its data and what runs beside
-    it.
-    """
-    spec = _patch_pod(scenario, plan, name, anywhere)
-    theirs = next(one for one in spec["containers"] if one["name"] == "hospital")
-    image = plan.images["controller"]
-    mounts = [one for one in theirs["volumeMounts"] if one["name"] in READ]
-    container = {
-        "name": "hospital",
-        "image": image["image"],
-        "imagePullPolicy": image["pullPolicy"],
-        "args": [
-            "read-claim", RUN, "--name", name, "--run", plan.run, "--serve", str(FOLDER_PORT),
-            "--secret", f"{KEY}/{RUN_KEY}",
-        ],
-        "env": [{"name": "HOME", "value": TEMPORARY}],
-        "resources": {"requests": FETCHING, "limits": {"memory": "512Mi"}},
-        "securityContext": theirs["securityContext"],
-        "volumeMounts": [{**one, "readOnly": one["name"] != "temporary"} for one in mounts],
-    }  # fmt: skip
-    own = {
-        "activeDeadlineSeconds": READER_S,
-        "containers": [container],
-        "volumes": [one for one in spec["volumes"] if one["name"] in READ],
-    }
-    without = ("hostname", "subdomain", "initContainers", "resourceClaims", "schedulingGates")
-    labels = {**plan.common_labels, **plan.labels, "app.kubernetes.io/name": "fedskd-sim-reader"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"{plan.job(name)}-read",
-            "namespace": plan.namespace,
-            "labels": labels,
-            "ownerReferences": [_owner(plan, owner_uid)],
-        },
-        "spec": {key: value for key, value in spec.items() if key not in without} | own,
-    }
-
-
-READ = ("results", "key", "temporary")
-"""The volumes that a pod which reads a claim needs."""
-
-
-def _owner(plan: Plan, uid: str) -> dict[str, str]:
+def owner_of(plan: Plan, uid: str) -> dict[str, str]:
+    """Write whose an object is: the run's ConfigMap's."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "name": plan.owner, "uid": uid}
 
 
@@ -352,7 +322,7 @@ def _job_metadata(scenario: Scenario, plan: Plan, name: str, owner_uid: str) -> 
         "namespace": plan.namespace,
         "labels": plan.common_labels | settings["jobLabels"] | _labels(scenario, plan, name),
         "annotations": settings["jobAnnotations"],
-        "ownerReferences": [_owner(plan, owner_uid)],
+        "ownerReferences": [owner_of(plan, owner_uid)],
     }
 
 
@@ -370,7 +340,10 @@ def _pod_metadata(scenario: Scenario, plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def _patch_pod(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
+def patched_pod(scenario: Scenario, plan: Plan, name: str, locate: Locate) -> dict[str, Any]:
+    """Write the spec of a hospital's pod with what the chart's values patch in it; raises
+    InvalidValue.
+    """
     hospital = scenario.hospital(name)
     pod = pod_of(scenario, plan, hospital)
     patches = plan.patches(name, gpu=bool(hospital.resources.gpu))

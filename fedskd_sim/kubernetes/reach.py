@@ -5,8 +5,8 @@ place in a queue of Kueue, their logs, and connections to their ports.
 from __future__ import annotations
 
 import json
-from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -275,6 +275,44 @@ class Reach:
             lambda: self._core.read_namespaced_secret(name, self.namespace, _request_timeout=ASK_S)
         )
         return b64decode(found.data[RUN_KEY])
+
+    def make_secret(self, name: str, data: dict[str, bytes], labels: Mapping[str, str]) -> str:
+        """Make a secret and return its identity; raises Unreachable, ApiException."""
+        shown = {key: b64encode(value).decode() for key, value in data.items()}
+        body = {"metadata": {"name": name, "labels": dict(labels)}, "data": shown}
+        made = self.ask(
+            lambda: self._core.create_namespaced_secret(
+                self.namespace, body, _request_timeout=ASK_S
+            )
+        )
+        return str(made.metadata.uid)
+
+    def remove_secret(self, name: str) -> None:
+        """Remove a secret, if it is there; raises Unreachable, ApiException."""
+        remove = self._core.delete_namespaced_secret
+        try:
+            self.ask(lambda: remove(name, self.namespace, _request_timeout=ASK_S))
+        except ApiException as error:
+            if error.status != MISSING:
+                raise
+
+    def claim(self, name: str) -> Any:
+        """Read a claim; None where there is none. Raises Unreachable, ApiException."""
+        read = self._core.read_namespaced_persistent_volume_claim
+        try:
+            return self.ask(lambda: read(name, self.namespace, _request_timeout=ASK_S))
+        except ApiException as error:
+            if error.status == MISSING:
+                return None
+            raise
+
+    def make_claim(self, body: dict[str, Any]) -> None:
+        """Make a claim; raises Unreachable, ApiException."""
+        self.ask(
+            lambda: self._core.create_namespaced_persistent_volume_claim(
+                self.namespace, body, _request_timeout=ASK_S
+            )
+        )
 
     def pod(self, name: str) -> Any:
         """Read a pod; raises Unreachable, ApiException."""

@@ -16,107 +16,41 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import file_digest
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePath
 from threading import Thread
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from fedskd_sim import clock
-from fedskd_sim.custody.archive import FOLDER as HOPS
 from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
+from fedskd_sim.learning.readers.places import PART_FILES
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
-from fedskd_sim.runtimes.member import CUSTODY, FETCHED, MARKS, STARTED, MemberOrder
-from fedskd_sim.wholefiles import DRAFT, PRIVATE, PRIVATE_FOLDER, PUBLIC, settle, unwritable
+from fedskd_sim.runtimes.member import CUSTODY, FETCHED, MemberOrder
+from fedskd_sim.runtimes.served import (
+    BLOCK_BYTES,
+    BROUGHT,
+    PLACED,
+    PRIVATE_KINDS,
+    RUN_FOLDER,
+    Served,
+    ServedFile,
+    lies_inside,
+    list_kept,
+    offer,
+    owned_by,
+)
+from fedskd_sim.wholefiles import PRIVATE, PRIVATE_FOLDER, PUBLIC, settle, unwritable
 
-BOOKS = ("records", "samples", "timings")
-RESULTS = (*BOOKS, "logs", "weights", "predictions", "metrics")
-PRIVATE_KINDS = (CUSTODY, HOPS, "weights", "predictions")
-"""What shows weights, or what was predicted of whom, is its owner's alone."""
-PLACED = "placed"
-"""The file that says that everything has been brought."""
-BROUGHT = ".brought"
-"""The folder for what has not come whole yet."""
 LOOK_S = 0.2
 PATIENCE_S = 60.0
 """Seconds without a byte after which a connection is given up, on either side."""
-BLOCK_BYTES = 1 << 20
 RESULTS_PATH, KEPT_PATH, FILE_PATH = "/results", "/kept", "/files/"
 FETCHED_PATH, TAKEN_PATH, PLACED_PATH = "/fetched", "/taken", "/placed"
-
-
-class ServedFile(NamedTuple):
-    """A file that is served."""
-
-    name: str
-    """Its path in the run folder."""
-    size: int
-    """Bytes, to the end of the last whole line of a file that is still written to."""
-    sha256: str
-
-
-def list_results(folder: Path, hospital: str) -> list[PurePath]:
-    """List the files of a run folder with what a hospital has recorded, learned and logged."""
-    found = [path for kind in RESULTS for path in (folder / kind).glob(f"{hospital}.*")]
-    found += (folder / HOPS / hospital).rglob("*")
-    whole = (path for path in sorted(found) if path.is_file() and path.suffix != DRAFT)
-    names = (path.relative_to(folder) for path in whole)
-    return [name for name in names if _owned(name.parts, hospital)]
-
-
-def list_kept(folder: Path, hospital: str) -> list[PurePath]:
-    """List the files of a run folder from which a hospital goes on: its custody and its books.
-
-    Raises:
-        RunUnreadable: there is nothing in custody.
-
-    """
-    custody = folder / CUSTODY / hospital
-    if not any(custody.glob("commit-*")):
-        text = f"there is nothing from which {hospital!r} could go on in {custody}"
-        raise RunUnreadable(text, fix="launch the scenario again")
-    names = [f"{CUSTODY}/{hospital}{suffix}" for suffix in (MARKS, STARTED)]
-    names = [*(f"{kind}/{hospital}.jsonl" for kind in BOOKS), *names]
-    found = [*custody.rglob("*"), *(folder / name for name in names)]
-    return [path.relative_to(folder) for path in found if path.is_file()]
-
-
-def offer(folder: Path, name: PurePath) -> ServedFile:
-    """Measure a file of a run folder as it is now; raises OSError."""
-    with (folder / name).open("rb") as stream:
-        digest = file_digest(stream, "sha256").hexdigest()
-        size = stream.tell()
-        if name.suffix == ".jsonl" and size:
-            whole = _end_of_last_line(stream, size)
-            if whole < size:
-                stream.seek(0)
-                size, digest = whole, sha256(stream.read(whole)).hexdigest()
-    return ServedFile(str(name), size, digest)
-
-
-def _end_of_last_line(stream: BinaryIO, size: int) -> int:
-    """Return how many bytes of a file its whole lines have."""
-    while size:
-        begin = max(0, size - BLOCK_BYTES)
-        stream.seek(begin)
-        found = stream.read(size - begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
-        size = begin
-    return 0
-
-
-def _owned(parts: tuple[str, ...], owner: str) -> bool:
-    """Return whether a file is a hospital's: of its custody or kept sessions, or named after it."""
-    if parts[:1] == (CUSTODY,):
-        return parts[1:2] == (owner,) or parts[1:] in ((owner + MARKS,), (owner + STARTED,))
-    if parts[:1] == (HOPS,):
-        return parts[1:2] == (owner,)
-    return len(parts) == 2 and parts[0] in RESULTS and parts[1].split(".")[0] == owner  # noqa: PLR2004
 
 
 def token_of(secret: bytes, run: str, hospital: str) -> str:
@@ -134,18 +68,22 @@ class FolderServer:
     thread: Thread
 
     @classmethod
-    def start(cls, folder: Path, hospital: str, token: str, port: int) -> FolderServer:
+    def start(
+        cls, folder: Path, hospital: str, token: str, port: int, served: Served = RUN_FOLDER
+    ) -> FolderServer:
         """Serve from now on; raises OSError where the port is taken.
 
         Args:
-            folder: the run folder.
+            folder: the run folder, or that of a hospital's data.
             hospital: whose files are served, and nobody else's.
             token: whoever does not show it is refused.
             port: of the loopback address; 0 for any that is free.
+            served: what of the folder.
 
         """
         server = _Server(("127.0.0.1", port), _Request)
         server.folder, server.hospital, server.token = folder, hospital, token
+        server.served = served
         thread = Thread(target=server.serve_forever, args=(LOOK_S,), name="folder server")
         thread.start()
         return cls(folder, hospital, server, thread)
@@ -167,6 +105,7 @@ class _Server(ThreadingHTTPServer):
     folder: Path
     hospital: str
     token: str
+    served: Served
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over a connection that broke: whoever asked asks again."""
@@ -182,7 +121,7 @@ class _Request(BaseHTTPRequestHandler):
             return
         folder, hospital = self.server.folder, self.server.hospital
         if self.path in (RESULTS_PATH, KEPT_PATH):
-            listed = list_results if self.path == RESULTS_PATH else list_kept
+            listed = self.server.served.listed if self.path == RESULTS_PATH else list_kept
             try:
                 found = [offer(folder, name) for name in listed(folder, hospital)]
             except RunUnreadable as error:
@@ -229,9 +168,7 @@ class _Request(BaseHTTPRequestHandler):
             (folder / PLACED).unlink(missing_ok=True)
             shutil.rmtree(folder / CUSTODY / hospital, ignore_errors=True)
         elif self.path == PLACED_PATH:
-            if not (folder / PLACED).exists():  # a second time, the hospital is at work with it
-                move(folder / BROUGHT, folder)
-                (folder / PLACED).touch()
+            self.server.served.place(folder)
         else:
             self._answer(HTTPStatus.NOT_FOUND, self.path)
             return
@@ -250,8 +187,9 @@ class _Request(BaseHTTPRequestHandler):
     def _name(self) -> str | None:
         """Return the name of the hospital's file that was asked for; None for any other's."""
         name = unquote(self.path.removeprefix(FILE_PATH))
-        inside = self.path.startswith(FILE_PATH) and _lies_inside(name)
-        return name if inside and _owned(PurePath(name).parts, self.server.hospital) else None
+        inside = self.path.startswith(FILE_PATH) and lies_inside(name)
+        owned = self.server.served.owned
+        return name if inside and owned(PurePath(name).parts, self.server.hospital) else None
 
     def _answer(self, status: HTTPStatus, text: str) -> None:
         body = text.encode()
@@ -261,17 +199,12 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _lies_inside(name: str) -> bool:
-    path = PurePath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-
-
 @contextmanager
 def _writing(place: Path, begin: int = 0) -> Iterator[BinaryIO]:
     """Open a file to write it from a byte on, and settle it at the end; raises
     OutputNotWritable.
     """
-    private = any(part in PRIVATE_KINDS for part in place.parts)
+    private = any(part in PRIVATE_KINDS for part in place.parts) or place.name in PART_FILES
     try:
         place.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if begin else os.O_TRUNC)
@@ -312,16 +245,20 @@ class FolderClient:
             OutputNotWritable: the disk does not take it.
 
         """
-        try:
-            offered = [ServedFile(*one) for one in json.loads(self._ask("GET", what))]
-        except (TypeError, ValueError) as error:
-            raise ConnectionError(f"what came is no list of files: {error}") from error
+        offered = self.list(what)
         for one in offered:
-            if not _lies_inside(one.name) or not _owned(PurePath(one.name).parts, owner):
+            if not lies_inside(one.name) or not owned_by(PurePath(one.name).parts, owner):
                 raise ConnectionError(f"{one.name!r} is not a file of {owner!r}")
         for one in offered:
             self._fetch_file(one, place)
         return offered
+
+    def list(self, what: str) -> list[ServedFile]:
+        """List what is offered; raises LookupError, ConnectionError."""
+        try:
+            return [ServedFile(*one) for one in json.loads(self._ask("GET", what))]
+        except (TypeError, ValueError) as error:
+            raise ConnectionError(f"what came is no list of files: {error}") from error
 
     def bring(self, folder: Path, names: Iterable[PurePath]) -> None:
         """Bring files of a run folder; they are in their place there when all have come.
@@ -340,6 +277,10 @@ class FolderClient:
     def tell(self, what: str) -> None:
         """Say what is to be done there: ``FETCHED_PATH``, ``TAKEN_PATH`` or ``PLACED_PATH``."""
         self._ask("POST", what)
+
+    def read(self, name: str) -> str:
+        """Read the text of one file; raises LookupError where it is not, ConnectionError."""
+        return self._ask("GET", f"{FILE_PATH}{quote(name)}")
 
     def _fetch_file(self, one: ServedFile, folder: Path) -> None:
         place = folder / one.name
@@ -394,28 +335,6 @@ class FolderClient:
                 yield answer
             except (HTTPException, TimeoutError) as error:
                 raise ConnectionError(str(error) or type(error).__name__) from error
-
-
-def move(source: Path, target: Path) -> list[Path]:
-    """Put files that came into a run folder, each as a whole, and remove where they were.
-
-    Returns:
-        Their names in the run folder.
-
-    """
-    for before in (target / CUSTODY / new.name for new in source.glob(f"{CUSTODY}/*")):
-        # what an earlier life kept is older, and would be in the way
-        shutil.rmtree(before, ignore_errors=True)
-    names = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
-    for name in names:
-        mode = PRIVATE_FOLDER if name.parts[0] in PRIVATE_KINDS else 0o777
-        for parent in reversed(name.parents):
-            (target / parent).mkdir(mode, exist_ok=True)
-        (source / name).replace(target / name)
-    for place in {target / parent for name in names for parent in name.parents}:
-        settle(place)
-    shutil.rmtree(source, ignore_errors=True)
-    return names
 
 
 def wait(order: MemberOrder, log: EventLog) -> None:

@@ -19,7 +19,7 @@ from fedskd_sim.learning.data import load
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_records
 from fedskd_sim.results.report import read_predictions, write
-from fedskd_sim.runtimes.handover import list_results
+from fedskd_sim.runtimes.served import list_results
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.world.world import World
 

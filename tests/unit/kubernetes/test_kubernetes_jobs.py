@@ -12,7 +12,8 @@ import pytest
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.kubernetes import client_models
-from fedskd_sim.kubernetes.jobs import FINAL_CODES, job, reader
+from fedskd_sim.kubernetes.folder_pods import reader
+from fedskd_sim.kubernetes.jobs import FINAL_CODES, job
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.scenario import Scenario, load
 

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import partial, partialmethod
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import mkdtemp
@@ -32,9 +32,9 @@ from fedskd_sim.errors import (
     OutputNotWritable,
     RunUnreadable,
 )
+from fedskd_sim.kubernetes import folders as pod_folders
 from fedskd_sim.kubernetes import log_collector
 from fedskd_sim.kubernetes import runtime as runtimes
-from fedskd_sim.kubernetes.folders import PodFolders
 from fedskd_sim.kubernetes.job_annotations import STARTED, verdict_note
 from fedskd_sim.kubernetes.log_collector import LogCollector, new_lines, once
 from fedskd_sim.kubernetes.plan import FOLDER_PORT
@@ -317,7 +317,7 @@ def test_records_are_what_hospitals_hold_and_not_what_is_left_of_logs(
     assert removed == (["two"] if failed else [])
 
 
-def tried_once(_folders: PodFolders, action: Callable[[], None]) -> str:
+def tried_once(action: Callable[[], None], _tries: int) -> str:
     try:
         action()
     except Unreachable as error:
@@ -339,7 +339,7 @@ def test_a_failed_run_stays_while_a_hospital_holds_what_cannot_be_fetched(
         raise ConnectionError("it broke")
 
     cluster.connect = broken  # type: ignore[method-assign]
-    monkeypatch.setattr(runtimes.PodFolders, "_retry", partialmethod(tried_once))
+    monkeypatch.setattr(pod_folders, "retry", tried_once)
     place = launcher(cluster, folder)
     with pytest.raises(HospitalCrashed) as caught:
         place.wait(lambda _: None)

@@ -24,10 +24,11 @@ from fedskd_sim.errors import CustodyForeign, RunUnreadable
 from fedskd_sim.operate.resumption import to_resume
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
-from fedskd_sim.runtimes.handover import FolderClient, FolderServer, list_kept, token_of
+from fedskd_sim.runtimes.handover import FolderClient, FolderServer, token_of
 from fedskd_sim.runtimes.life import meaning
 from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.runtimes.processes import ProcessRuntime
+from fedskd_sim.runtimes.served import list_kept
 from fedskd_sim.scenario import load
 
 RUN = "0123abcd"

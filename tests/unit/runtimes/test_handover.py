@@ -16,11 +16,10 @@ import pytest
 from fedskd_sim.errors import OutputNotWritable, RegistrationTimeout, RunUnreadable
 from fedskd_sim.observe.events import Entry, EventLog, Starting
 from fedskd_sim.runtimes import handover
+from fedskd_sim.runtimes import served as folders
 from fedskd_sim.runtimes.handover import (
-    BROUGHT,
     FETCHED_PATH,
     KEPT_PATH,
-    PLACED,
     RESULTS_PATH,
     TAKEN_PATH,
     FolderClient,
@@ -28,6 +27,7 @@ from fedskd_sim.runtimes.handover import (
     token_of,
 )
 from fedskd_sim.runtimes.member import FETCHED, MemberOrder
+from fedskd_sim.runtimes.served import BROUGHT, PLACED
 
 SCENARIO = """
 name: moves
@@ -117,13 +117,13 @@ def test_what_is_brought_arrives_as_it_was(run: Path, served: Served, tmp_path: 
     (there / "custody" / "c").mkdir()
     (there / "custody" / "c" / "commit-00000001.json").write_text("of somebody else")
     client = served(there)
-    client.bring(run, handover.list_kept(run, "a"))
+    client.bring(run, folders.list_kept(run, "a"))
     mine = {name: data for name, data in files(run).items() if "/a" in name}
     assert len(mine) == 5
     arrived = mine | {"custody/c/commit-00000001.json": b"of somebody else", PLACED: b""}
     assert files(there) == arrived
     (there / "custody" / "a" / "commit-00000007.json").unlink()
-    client.bring(run, handover.list_kept(run, "a"))
+    client.bring(run, folders.list_kept(run, "a"))
     assert "custody/a/commit-00000007.json" not in files(there)
     assert (there / "custody" / "a").stat().st_mode & 0o777 == 0o700
 
@@ -133,7 +133,7 @@ def test_what_is_taken_is_nowhere_else(run: Path, served: Served, tmp_path: Path
     client, came = served(run), empty(tmp_path, BROUGHT)
     before = {name: data for name, data in files(run).items() if "/a" in name}
     client.fetch(KEPT_PATH, "a", came)
-    handover.move(came, empty(tmp_path))
+    folders.move(came, empty(tmp_path))
     assert files(tmp_path / "there") == before
     assert not came.exists()
     client.tell(TAKEN_PATH)
@@ -181,8 +181,8 @@ def test_a_broken_connection_goes_on_where_it_broke_off(
     if most < 1000:
         client.fetch(KEPT_PATH, "a", came)
     else:
-        client._fetch_file(handover.offer(run, Path("custody/a/commit-00000007.json")), came)
-        one = handover.offer(run, Path("custody/a/models/d1"))
+        client._fetch_file(folders.offer(run, Path("custody/a/commit-00000007.json")), came)
+        one = folders.offer(run, Path("custody/a/models/d1"))
         while len((came / one.name).read_bytes() if (came / one.name).exists() else b"") < one.size:
             tries += 1
             with suppress(ConnectionError):
@@ -213,7 +213,7 @@ def test_without_the_token_nothing_is_served_or_taken(
         stranger = FolderClient(client.connect, token)
         for act in (
             lambda one: one.fetch(RESULTS_PATH, "a", tmp_path / "came"),
-            lambda one: one.bring(run, handover.list_kept(run, "a")),
+            lambda one: one.bring(run, folders.list_kept(run, "a")),
             lambda one: one.tell(TAKEN_PATH),
         ):
             with pytest.raises(ConnectionError, match="401"):
@@ -248,7 +248,7 @@ def test_a_hospital_writes_its_own_files_only(
     run: Path, served: Served, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a pod offers is refused whole if a file of it is another's, or the run's."""
-    real: Any = handover.offer
+    real: Any = folders.offer
     monkeypatch.setattr(
         handover, "offer", lambda folder, one: real(folder, one)._replace(name=name)
     )
@@ -278,7 +278,7 @@ def test_a_full_disk_is_the_disks(run: Path, served: Served, tmp_path: Path) -> 
 def test_a_hospital_of_which_nothing_was_kept_is_named(run: Path) -> None:
     """Words instead of an empty list."""
     with pytest.raises(RunUnreadable, match="'c' could go on"):
-        handover.list_kept(run, "c")
+        folders.list_kept(run, "c")
 
 
 def order(folder: Path, direction: str) -> MemberOrder:
