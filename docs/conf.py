@@ -47,7 +47,13 @@ MENU: Mapping[str, list[str]] = {
         "artefact",
         "troubleshooting",
     ],
-    "Reference": ["scenario-reference", "command-line", "exit-codes", "python-api"],
+    "Reference": [
+        "scenario-reference",
+        "command-line",
+        "exit-codes",
+        "python-api",
+        "reliability-reference",
+    ],
     "Explanation": [
         "algorithms",
         "reliability",

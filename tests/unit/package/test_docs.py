@@ -128,7 +128,7 @@ def test_every_page_stands_in_the_menu_once() -> None:
     """A reader finds each page of the manual, and none twice."""
     menu = run_path(str(ROOT / "docs" / "conf.py"))["MENU"]
     listed = ["index", *(page for pages in menu.values() for page in pages)]
-    assert sorted(listed) == [page.stem for page in PAGES[1:]]
+    assert sorted(listed) == sorted(page.stem for page in PAGES[1:])
 
 
 def test_claims_name_commands_of_the_results() -> None:
