@@ -52,6 +52,7 @@ MENU: Mapping[str, list[str]] = {
         "command-line",
         "exit-codes",
         "python-api",
+        "algorithm-reference",
         "reliability-reference",
     ],
     "Explanation": [

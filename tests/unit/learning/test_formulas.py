@@ -17,7 +17,7 @@ from fedskd_sim.learning.distillation.similarity import distance
 from fedskd_sim.learning.sessions.steps import Exchange, Moment, Output, TrainingStep
 from fedskd_sim.scenario import BUILT_IN
 
-PAGE = Path(__file__).parents[3] / "docs" / "algorithms.md"
+PAGE = Path(__file__).parents[3] / "docs" / "algorithm-reference.md"
 
 
 def unit(x):
