@@ -53,6 +53,7 @@ MENU: Mapping[str, list[str]] = {
         "exit-codes",
         "python-api",
         "algorithm-reference",
+        "own-code-reference",
         "reliability-reference",
     ],
     "Explanation": [

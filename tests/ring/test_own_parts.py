@@ -224,8 +224,9 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
     """A personal model that is kept outlives a death: records and weights are those of a run
     without one; the manual's loss and its other method do as the manual says.
     """
-    page = (ROOT / "docs" / "own-algorithm.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(?=from |import )(.*?)```", page, re.DOTALL)
+    pages = [ROOT / "docs" / f"{page}.md" for page in ("own-algorithm", "own-code-reference")]
+    found = "".join(page.read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"```python\n(?=from |import )(.*?)```", found, re.DOTALL)
     assert len(blocks) == 6
     for number, text in enumerate(blocks):
         (tmp_path / f"block{number}.py").write_text(text, encoding="utf-8")
