@@ -31,6 +31,11 @@ def data() -> None:
 
     A part holds the samples of one hospital and nothing of any other's but counts. A run computes
     the same from parts as from the whole, byte for byte.
+
+    \b
+    Examples:
+      fedskd-sim data split fedskin-ham10000 --data ~/data --out parts
+      fedskd-sim data push fedskin-ham10000 --data ~/data -n fedskd
     """
 
 

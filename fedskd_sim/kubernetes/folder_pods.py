@@ -77,6 +77,7 @@ def loader(
         {"name": "temporary", "mountPath": TEMPORARY},
     ]
     body = _serving(plan, name, spec, ["read-claim", DATA, "--takes-data"], (volumes, mounts))
+    del body["spec"]["serviceAccountName"]  # the release's, which is not there yet
     cards = scenario.hospital(name).resources.gpu
     device = plan.settings(name)["gpu"]["resource"]
     if cards and device and not bound:

@@ -324,13 +324,22 @@ class Bed:
         assert done.returncode == 0, done.stderr
         return Run(self, release)
 
-    def probe(self, code: str, labels: dict[str, str] | None = None, secret: str = "") -> str:
-        """Run Python in a restricted pod of its own to its end, and return what it printed."""
+    def probe(
+        self, code: str, labels: dict[str, str] | None = None, secret: str = "", claim: str = ""
+    ) -> str:
+        """Run Python in a restricted pod of its own to its end, and return what it printed; a
+        secret is at ``/key``, a claim at ``/data``.
+        """
         name = f"probe-{token_hex(3)}"
-        volumes, mounts = [], []
+        volumes: list[Object] = []
+        mounts: list[Object] = []
+        if claim:
+            volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": claim}})
+            mounts.append({"name": "data", "mountPath": "/data", "readOnly": True})
         if secret:
-            volumes = [{"name": "key", "secret": {"secretName": secret, "defaultMode": 0o440}}]
-            mounts = [{"name": "key", "mountPath": "/key", "readOnly": True}]
+            kept = {"secretName": secret, "defaultMode": 0o440}
+            volumes.append({"name": "key", "secret": kept})
+            mounts.append({"name": "key", "mountPath": "/key", "readOnly": True})
         container = {
             "name": "probe",
             "image": f"localhost/fedskd-controller:{TAG}",

@@ -1,16 +1,21 @@
-"""Data in pods: each hospital sees its own, and cannot write it."""
+"""Data in pods: each hospital sees its own, and cannot write it; and the way there of a folder of
+the launching machine.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
-from bed import Bed, Run, call, placebo, until
+from bed import TAG, Bed, Run, call, placebo, until
 
 LOOK = (
     "import os, pathlib; print(sorted(os.listdir('/data'))); print(os.access('/data', os.W_OK)); "
     "pathlib.Path('/data/x').touch()"
 )
+SHOW = "import pathlib; [print(one.read_bytes()) for one in pathlib.Path('/data').rglob('*.json')]"
 FILL = "from pathlib import Path; Path('/data/{hospital}.npz').touch()"
 
 
@@ -64,3 +69,69 @@ def test_data_that_does_not_come_ends_the_run(bed: Bed) -> None:
     until("the failed pod in the log", lambda: run.events("pod", hospital="h1", standing="failed"))
     assert run.code() == 44
     assert "h1" in run.said()
+
+
+PATIENTS = """\
+name: patients
+data: {name: table, file: patients.csv, numbers: {age: [50, 10], dose: [1, 1]}}
+hospitals:
+- {name: north, architecture: tab-mlp, data: {site: n}}
+- {name: south, architecture: tab-mlp, data: {site: s}}
+algorithm: {name: circulation, rounds: 1}
+training: {warmup_epochs: 1}
+"""
+KINDS = ("records", "samples", "weights", "predictions")
+
+
+def table(folder: Path, shift: int) -> None:
+    """Write forty patients of two sites."""
+    lines = ["age,dose,label,site,patient,fold"]
+    for row in range(40):
+        site, label = "ns"[row % 2], ("well", "ill")[row // 2 % 2]
+        lines.append(f"{shift + row},{row % 3},{label},{site},{site}-{row},{row // 4 % 5}")
+    (folder / "patients.csv").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def cli(*arguments: object) -> str:
+    """Call the program; gives what it says, and asserts that it ends well."""
+    done = call(sys.executable, "-m", "fedskd_sim", *arguments, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_folder_becomes_a_ring_of_pods_with_their_own_patients(bed: Bed, tmp_path: Path) -> None:
+    """As docs/clusters.md has it: push, and launch. The run is that of the whole folder in memory
+    to the byte; what is there already is not brought again, other data only when asked, and no
+    hospital's claim has a word of another's patients.
+    """
+    table(tmp_path, 30)
+    scenario, values = tmp_path / "patients.yaml", tmp_path / "data.yaml"
+    scenario.write_text(PATIENTS, "utf-8")
+    little = {"requests": {"cpu": "10m", "memory": "20Mi"}, "data": {"claim": "data-{hospital}"}}
+    images = {name: {"tag": TAG} for name in ("controller", "hospital")}
+    given = {"hospitals": {"defaults": little}, "images": images, "lingerSeconds": 0}
+    values.write_text(json.dumps(given), "utf-8")
+    place = ("-n", bed.namespace, "--values", values)
+    push = ("data", "push", scenario, "--data", tmp_path, *place)
+    assert [line.rpartition(", ")[2] for line in cli(*push).splitlines()] == ["new", "new"]
+    assert cli(*push).count("there already") == 2
+    there, here = tmp_path / "there", tmp_path / "here"
+    cli("launch", scenario, "--on", "kubernetes", *place, "--out", there)
+    cli("launch", scenario, "--on", "memory", "--data", tmp_path, "--out", here)
+    files = [file.relative_to(here) for kind in KINDS for file in (here / kind).iterdir()]
+    assert len(files) == 2 * len(KINDS)
+    for file in files:
+        assert (there / file).read_bytes() == (here / file).read_bytes(), file
+    table(tmp_path, 40)
+    assert cli(*push).count("replaced") == 2
+    other = tmp_path / "other.yaml"
+    other.write_text(PATIENTS.replace("dose: [1, 1]", "dose: [2, 1]"), "utf-8")
+    refused = ("data", "push", other, "--data", tmp_path, *place)
+    done = call(sys.executable, "-m", "fedskd_sim", *refused, timeout=400)
+    assert done.returncode == 32, done.stdout + done.stderr
+    assert "--replace" in done.stderr
+    assert cli(*refused, "--replace").count("replaced") == 2
+    told = bed.probe(SHOW, claim="data-north")
+    assert "n-0" in told
+    assert "s-" not in told
+    assert not bed.items("secrets,pods", "app.kubernetes.io/name=fedskd-sim-reader")

@@ -70,6 +70,7 @@ FLAGS = {
         "--canary-only",
         "--keep",
     },
+    "data": set(),
     "status": {"run", "--watch", *PLACE},
     "logs": {"run", "hospital", "--follow", *PLACE},
     "stop": {"run", *PLACE},
@@ -94,12 +95,18 @@ FLAGS = {
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data", "--serve"},
     "conduct": {"folder", "--secret", "--check"},
-    "read-claim": {"folder", "--name", "--run", "--serve", "--secret"},
+    "read-claim": {"folder", "--name", "--run", "--serve", "--secret", "--takes-data"},
+}
+DATA_FLAGS = {
+    "split": {"scenario", "--set", "--data", "--out"},
+    # of whose claims, and whether what lies there may go: neither changes a run
+    "push": {"scenario", "--set", "--data", *PLACE, "--values", "--storage-class", "--replace"},
 }
 COMMANDS = (
     "init",
     "launch",
     "compare",
+    "data",
     "status",
     "logs",
     "stop",
@@ -133,6 +140,12 @@ def test_the_command_line_only_says_where_a_scenario_runs() -> None:
         for name, command in main.commands.items()
     }
     assert found == FLAGS
+    group = main.commands["data"]
+    assert isinstance(group, click.Group)
+    assert {
+        name: {parameter.opts[0] for parameter in command.params}
+        for name, command in group.commands.items()
+    } == DATA_FLAGS
     assert {parameter.opts[0] for parameter in main.params} == {"--version"}
     assert {name for name, command in main.commands.items() if command.hidden} == {
         "controller", "hospital", "conduct", "read-claim",

@@ -12,7 +12,7 @@ import pytest
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.kubernetes import client_models
-from fedskd_sim.kubernetes.folder_pods import reader
+from fedskd_sim.kubernetes.folder_pods import loader, reader
 from fedskd_sim.kubernetes.jobs import FINAL_CODES, job
 from fedskd_sim.kubernetes.plan import Plan
 from fedskd_sim.scenario import Scenario, load
@@ -146,6 +146,34 @@ def test_a_pod_that_reads_a_claim_is_a_hospitals_without_its_cards(tmp_path: Pat
     assert pod["metadata"]["ownerReferences"][0]["uid"] == "uid"
 
 
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_pod_that_takes_data_is_where_the_hospital_will_be(
+    tmp_path: Path,
+    bound: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A claim may bind to the node of the first pod that mounts it: until it is bound, the pod asks
+    for the hospital's cards, too. It needs nothing of a release, and has its data alone.
+    """
+    data = {"claim": "d-{hospital}", "subPath": "x/{hospital}"}
+    scenario, plan = read(tmp_path, defaults={**DEFAULTS, "data": data})
+    pod = loader(scenario, plan, "north", "d-north", ("token", "uid"), bound=bound)
+    assert client_models.problems_of("V1Pod", pod) == []
+    spec = pod["spec"]
+    (only,) = spec["containers"]
+    assert (only["image"], spec["nodeSelector"]) == ("c:1", {"gpu": "yes"})
+    assert only["resources"]["limits"].get("nvidia.com/gpu") == (None if bound else "2")
+    assert only["args"][:3] == ["read-claim", "/data", "--takes-data"]
+    mounts = {one["name"]: one for one in only["volumeMounts"]}
+    assert mounts.keys() == {one["name"] for one in spec["volumes"]} == {"data", "key", "temporary"}
+    assert mounts["data"] == {"name": "data", "mountPath": "/data", "subPath": "x/north"}
+    assert "serviceAccountName" not in spec
+    assert not spec["automountServiceAccountToken"]
+    assert pod["metadata"]["ownerReferences"][0] == {
+        "apiVersion": "v1", "kind": "Secret", "name": "token", "uid": "uid",
+    }  # fmt: skip
+    assert len(pod["metadata"]["name"]) <= 63
+
+
 def test_only_what_learns_needs_the_image_with_pytorch(tmp_path: Path) -> None:
     """The placebo's hospitals run in the controller's image."""
     placebo = (
@@ -188,6 +216,10 @@ def test_settings_of_one_hospital_replace_the_defaults(tmp_path: Path) -> None:
             {"hostPath": {"path": "/data/north", "type": "Directory"}},
         ),
         ({"fetch": {"command": ["get", "{hospital}"]}}, {"emptyDir": {"sizeLimit": "20Gi"}}),
+        (
+            {"volume": {"csi": {"driver": "s3", "volumeAttributes": {"bucket": "c-{hospital}"}}}},
+            {"csi": {"driver": "s3", "volumeAttributes": {"bucket": "c-north"}}},
+        ),
     ],
 )
 def test_data_is_mounted_read_only_and_named_to_the_hospital(

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from http.client import HTTPConnection
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Thread
 from typing import Any
 
@@ -66,6 +66,35 @@ def served() -> Iterator[Served]:
     yield serve
     for one in servers:
         one.close()
+
+
+def test_a_part_of_the_data_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Nothing of the earlier one is left; other files are neither taken nor served; what came is
+    its owner's alone.
+    """
+    there, first, second = (empty(tmp_path, name) for name in ("claim", "first", "second"))
+    (there / "lost+found").mkdir()
+    (there / "other.csv").write_text("somebody's")
+    for part, names in (
+        (first, ("samples.npy", "atlas.npy", "part.json")),
+        (second, ("samples.npy", "part.json")),
+    ):
+        for name in names:
+            (part / name).write_text(f"{name} of {part.name}")
+    with closing(FolderServer.start(there, "a", TOKEN, 0, folders.DATA_FOLDER)) as server:
+        client = FolderClient(lambda: HTTPConnection("127.0.0.1", server.port, timeout=60), TOKEN)
+        with pytest.raises(LookupError):
+            client.read("part.json")
+        for part in (first, second):
+            client.bring(part, folders.list_part(part, ""))
+            assert files(there) == files(part) | {"other.csv": b"somebody's"}
+            assert {one.name for one in client.list(RESULTS_PATH)} == files(part).keys()
+        assert client.read("part.json") == "part.json of second"
+        with pytest.raises(LookupError):
+            client.read("other.csv")
+        with pytest.raises(ConnectionError, match="403"):
+            client.bring(there, [PurePath("other.csv")])
+    assert (there / "samples.npy").stat().st_mode & 0o077 == 0
 
 
 class Weak:
