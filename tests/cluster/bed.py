@@ -36,6 +36,7 @@ TAG = os.environ.get("FEDSKD_TEST_TAG", fedskd_sim.__version__)
 INSTANCE = "app.kubernetes.io/instance"
 CONTROLLER = "app.kubernetes.io/component=controller,fedskd.io/run"
 HOSPITAL = "fedskd.io/hospital"
+IMAGES = {name: {"tag": TAG} for name in ("controller", "hospital")}
 KEPT = {"custody": {"claim": "kept-{hospital}"}}
 """Settings of three hospitals on the claims of the fixture."""
 PATIENCE_S = 180

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bed import INSTANCE, PATIENCE_S, Bed, at_once, until
+from bed import IMAGES, INSTANCE, PATIENCE_S, Bed, at_once, until
 
 from fedskd_sim.exits import INTERRUPTED
 
@@ -33,10 +33,12 @@ variants:
   small: {algorithm: {name: placebo, buffer_bytes: 8}}
   large: {algorithm: {name: placebo, buffer_bytes: 16}}
 """
-LITTLE = (
-    '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
-    '"terminationGracePeriodSeconds": 5, "lingerSeconds": 0}'
-)
+LITTLE = {
+    "hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}},
+    "images": IMAGES,
+    "terminationGracePeriodSeconds": 5,
+    "lingerSeconds": 0,
+}
 SEEDS = 3
 
 
@@ -61,7 +63,7 @@ def values_of(folder: Path) -> str:
 def files_for(folder: Path, text: str) -> tuple[Path, Path]:
     scenario, values = folder / "tiny.yaml", folder / "little.yaml"
     scenario.write_text(text, encoding="utf-8")
-    values.write_text(LITTLE, encoding="utf-8")
+    values.write_text(json.dumps(LITTLE), encoding="utf-8")
     return scenario, values
 
 

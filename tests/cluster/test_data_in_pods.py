@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bed import TAG, Bed, Run, call, placebo, until
+from bed import IMAGES, Bed, Run, call, placebo, until
 
 LOOK = (
     "import os, pathlib; print(sorted(os.listdir('/data'))); print(os.access('/data', os.W_OK)); "
@@ -108,8 +108,7 @@ def test_a_folder_becomes_a_ring_of_pods_with_their_own_patients(bed: Bed, tmp_p
     scenario, values = tmp_path / "patients.yaml", tmp_path / "data.yaml"
     scenario.write_text(PATIENTS, "utf-8")
     little = {"requests": {"cpu": "10m", "memory": "20Mi"}, "data": {"claim": "data-{hospital}"}}
-    images = {name: {"tag": TAG} for name in ("controller", "hospital")}
-    given = {"hospitals": {"defaults": little}, "images": images, "lingerSeconds": 0}
+    given = {"hospitals": {"defaults": little}, "images": IMAGES, "lingerSeconds": 0}
     values.write_text(json.dumps(given), "utf-8")
     place = ("-n", bed.namespace, "--values", values)
     push = ("data", "push", scenario, "--data", tmp_path, *place)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
-from bed import KEPT, Bed, Run, call, kubectl, placebo, until
+from bed import IMAGES, KEPT, Bed, Run, call, kubectl, placebo, read, until
 
 NAME = "fedskd-test"
 
@@ -130,6 +134,61 @@ def test_a_ring_on_claims_that_has_ended_gives_its_room_back(
     until("a ring with room in the queue", lambda: reserving() == "1")
     assert run.code() == code
     until("an empty queue", lambda: reserving() == "0")
+
+
+PAIR = """\
+name: pair
+hospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]
+algorithm: {name: placebo, rounds: 1}
+variants:
+  small: {algorithm: {name: placebo, buffer_bytes: 8}}
+  large: {algorithm: {name: placebo, buffer_bytes: 16}}
+"""
+
+
+def test_the_queue_admits_the_rings_of_a_comparison(queue: Bed, tmp_path: Path) -> None:
+    """Each is one workload. With room for one of them, one is admitted at a time while others
+    wait, and all end.
+    """
+    scenario, values = tmp_path / "pair.yaml", tmp_path / "values.json"
+    scenario.write_text(PAIR, "utf-8")
+    little = {"requests": {"cpu": "400m", "memory": "20Mi"}}
+    given = {"hospitals": {"defaults": little}, "kueue": {"queue": NAME}, "images": IMAGES}
+    values.write_text(
+        json.dumps(given | {"lingerSeconds": 0, "terminationGracePeriodSeconds": 5}), "utf-8"
+    )
+    admitted, most, waited, over = set[str](), 0, 0, Event()
+
+    def look() -> None:
+        nonlocal most, waited
+        path = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{queue.namespace}/workloads"
+        while not over.wait(0.5):
+            found: list[Any] = json.loads(read(path) or "{}").get("items") or []
+            room = [one["metadata"]["name"] for one in found if _has_room(one)]
+            admitted.update(room)
+            most, waited = max(most, len(room)), max(waited, len(found) - len(room))
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        asked = ("compare", scenario, "--algorithms", "small,large", "--seeds", 2)
+        place = ("--on", "kubernetes", "-n", queue.namespace, "--values", values)
+        line = (sys.executable, "-m", "fedskd_sim", *asked, *place, "--out", tmp_path / "out")
+        done = call(*line, timeout=400)
+    finally:
+        over.set()
+        looking.join()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": done") == 4
+    assert len(admitted) == 4
+    assert most == 1
+    assert waited >= 1
+
+
+def _has_room(workload: dict[str, Any]) -> bool:
+    """Return whether a workload holds a part of the queue's quota."""
+    said = {one["type"]: one["status"] for one in workload.get("status", {}).get("conditions", ())}
+    return said.get("QuotaReserved") == "True" and said.get("Finished") != "True"
 
 
 @pytest.mark.skipif(not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set")
