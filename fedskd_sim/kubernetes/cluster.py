@@ -37,6 +37,17 @@ CONFLICT, INVALID = 409, (400, 422)
 AT_ONCE_S = 2.0
 """How long the server may take over an answer for which the run waits."""
 
+OWNED: Mapping[str, tuple[Any, str]] = {
+    "ConfigMap": (client.CoreV1Api, "config_map"),
+    "Secret": (client.CoreV1Api, "secret"),
+    "Service": (client.CoreV1Api, "service"),
+    "ServiceAccount": (client.CoreV1Api, "service_account"),
+    "Role": (client.RbacAuthorizationV1Api, "role"),
+    "RoleBinding": (client.RbacAuthorizationV1Api, "role_binding"),
+    "NetworkPolicy": (client.NetworkingV1Api, "network_policy"),
+    "PodDisruptionBudget": (client.PolicyV1Api, "pod_disruption_budget"),
+}
+"""Of the kinds of which the chart makes something: the API, and what its methods call it."""
 Result = TypeVar("Result")
 
 
@@ -128,8 +139,14 @@ class KubernetesApi:
         """Note on the controller's Job who is or was lost, and who is back."""
         self._patch(job, {"metadata": {"annotations": losses.notes()}})
 
-    def note(self, job: str, notes: Mapping[str, str], labels: Mapping[str, str]) -> None:
-        """Note on the controller's Job how the run stands."""
+    def remove(self, job: str) -> None:
+        """Remove a Job, and with it its pods; one that is gone already is no error."""
+        remove = partial(self._batch.delete_namespaced_job, job, self.namespace)
+        with suppress(FedskdError):
+            self._call("delete jobs", partial(remove, propagation_policy="Background"))
+
+    def note(self, job: str, notes: Mapping[str, str | None], labels: Mapping[str, str]) -> None:
+        """Note on the controller's Job how the run stands; None takes a note away."""
         self._patch(job, {"metadata": {"annotations": dict(notes), "labels": dict(labels)}})
 
     def tell(self, job: str, uid: str, reason: str, message: str, *, warning: bool) -> None:
@@ -145,6 +162,15 @@ class KubernetesApi:
         }  # fmt: skip
         make = partial(self._core.create_namespaced_event, self.namespace, body)
         self._call("create events", make, LONGEST_PAUSE_S)
+
+    def own(self, kind: str, name: str, owner: str, uid: str) -> None:
+        """Let an object go with a Job, which is its owner from now on."""
+        reference = {"apiVersion": "batch/v1", "kind": "Job", "name": owner, "uid": uid}
+        body = {"metadata": {"ownerReferences": [reference]}}
+        group, method = OWNED[kind]
+        api = group(self._core.api_client)
+        patch = partial(getattr(api, f"patch_namespaced_{method}"), name, self.namespace, body)
+        self._call(f"patch {method.replace('_', '')}s", patch)
 
     def jobs(self) -> list[Any]:
         """List the run's Jobs."""

@@ -15,6 +15,7 @@ from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, PodCannotStart
+from fedskd_sim.kubernetes.afterwards import AGAIN
 from fedskd_sim.kubernetes.cluster import KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import STARTED, losses_in
 from fedskd_sim.kubernetes.jobs import HOSPITAL
@@ -112,14 +113,15 @@ class ControllerWatch:
             complaint = self.reach.complaint(own[-1].metadata.name)
             return refusal(complaint) if complaint else None
         now = explained(self.reach, mine[-1])
-        dead = [one for one in map(finding, mine) if one.standing == "failed"]
+        failed = [one for one in map(finding, mine) if one.standing == "failed"]
+        dead = [one for one in failed if one.code != AGAIN]
         if now.standing in ("running", "succeeded", "leaving") or now.own:
             return None  # the last is the run's end, which its Job is about to have
         if dead and len(dead) >= MOST_DEATHS:
             return Finding(
                 "hopeless", f"{len(dead)} of its pods have failed, the last because {dead[-1].text}"
             )
-        return now if now.text else None
+        return now if now.text and now.code != AGAIN else None
 
 
 def explained(reach: Reach, pod: Any) -> Finding:

@@ -68,6 +68,10 @@ class Plan:
     ttl_seconds: int
     backoff_limit: int
     grace_seconds: int
+    max_restarts: int
+    """How often the run begins anew as a whole after a hospital was lost."""
+    made: tuple[tuple[str, str], ...]
+    """Kind and name of what goes with the controller's Job, where the release removes itself."""
     custody_anyway: str
     """Not empty: hospitals go on even where what they kept was kept under other circumstances."""
     custody_moves: str
@@ -102,6 +106,7 @@ class Plan:
         try:
             values = json.loads(text)
             values["pull_secrets"] = tuple(values["pull_secrets"] or ())
+            values["made"] = tuple((str(kind), str(name)) for kind, name in values["made"])
             missing = [name for name, value in values.items() if value is None]
             if missing:
                 fix = (

@@ -14,6 +14,7 @@ been there before it spoke.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -28,6 +29,7 @@ from kubernetes.client.exceptions import ApiException
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, HospitalLost, PodCannotStart, RegistrationTimeout
 from fedskd_sim.exits import rebuilt
+from fedskd_sim.kubernetes.afterwards import AGAIN, begins_anew, release_goes
 from fedskd_sim.kubernetes.cluster import AT_ONCE, KubernetesApi
 from fedskd_sim.kubernetes.job_annotations import WELL, Losses, Started, earlier_start, verdict_in
 from fedskd_sim.kubernetes.jobs import FINISHING, HOSPITAL, job
@@ -252,6 +254,10 @@ class RunController:
             elif found.code:
                 self._end_as(found)
         except FedskdError as error:
+            if words := begins_anew(self.cluster, self.plan, error):
+                self.log.event(events.WaitingEvent(words))
+                self.notes.write()
+                sys.exit(AGAIN)
             log_error(self.log, self.loaded.place_error(error))
             self._note_verdict(error_event(error))
             self._sweep()
@@ -342,6 +348,8 @@ class RunController:
         told = f"exit code {verdict.code}: {verdict.message}" if verdict.code else ""
         with suppress(FedskdError, ApiException):  # the exit code says it, too
             self.notes.end(outcome, told, verdict)
+        if words := release_goes(self.cluster, self.plan, self.notes.uid):
+            self.log.event(events.WaitingEvent(words))
 
     def _end_as(self, verdict: events.Error) -> None:
         """End as an earlier controller did, which has died after that; raises its error."""

@@ -200,6 +200,16 @@ volumes:
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has %d characters; 40 leave room for the run and the hospital in a pod's name" .Release.Name (len .Release.Name)) -}}
 {{- end -}}
+{{- if and .Release.IsUpgrade .Values.removeAfterSeconds -}}
+{{- fail "a release that removes itself (removeAfterSeconds) is not upgraded: what it shares with the next run would go with the last one; install another" -}}
+{{- end -}}
+{{- if .Values.maxRestarts -}}
+{{- range $name, $settings := merge (dict "hospitals.defaults" .Values.hospitals.defaults) .Values.hospitals.overrides -}}
+{{- if dig "custody" "claim" "" (default dict $settings) -}}
+{{- fail (printf "maxRestarts is for rings without claims, and %s keeps what a hospital goes on from on one: leave one of the two out" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if hasKey .Values.commonLabels "kueue.x-k8s.io/queue-name" -}}
 {{- fail "commonLabels would put every Job, and the controller, into the queue by itself: name the queue in kueue.queue" -}}
 {{- end -}}
@@ -230,6 +240,39 @@ volumes:
 {{- end -}}
 {{- end -}}
 {{- include "fedskd-sim.checkPatches" . -}}
+{{- end -}}
+
+{{/* What goes with the controller's Job where the release removes itself: a JSON list of kinds and names. */}}
+{{- define "fedskd-sim.made" -}}
+{{- $made := list -}}
+{{- if .Values.removeAfterSeconds -}}
+{{- $full := include "fedskd-sim.fullname" . -}}
+{{- $run := include "fedskd-sim.runName" . -}}
+{{- $made = list (list "ConfigMap" $run) (list "Service" (include "fedskd-sim.subdomain" .)) -}}
+{{- $made = append $made (list "Secret" (printf "sh.helm.release.v1.%s.v%d" .Release.Name (int .Release.Revision))) -}}
+{{- if not .Values.runSecret.existingSecret -}}
+{{- $made = append $made (list "Secret" (include "fedskd-sim.secretName" .)) -}}
+{{- end -}}
+{{- if .Values.networkPolicy.enabled -}}
+{{- $made = append $made (list "NetworkPolicy" $run) -}}
+{{- $made = append $made (list "NetworkPolicy" (include "fedskd-sim.controllerName" .)) -}}
+{{- if .Values.networkPolicy.hospitalEgress -}}
+{{- $made = append $made (list "NetworkPolicy" (printf "%s-data" $run)) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.protection.disruptionBudget -}}
+{{- $made = append $made (list "PodDisruptionBudget" $run) -}}
+{{- end -}}
+{{- if .Values.serviceAccount.create -}}
+{{- $made = append $made (list "ServiceAccount" (include "fedskd-sim.serviceAccountName" .)) -}}
+{{- $made = append $made (list "ServiceAccount" (include "fedskd-sim.hospitalAccountName" .)) -}}
+{{- end -}}
+{{- if .Values.rbac.create -}}
+{{- $made = append $made (list "Role" (printf "%s-controller" $full)) -}}
+{{- $made = append $made (list "RoleBinding" (printf "%s-controller" $full)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $made -}}
 {{- end -}}
 
 {{/* Refuses mistaken patches of hospitals' pods. */}}
