@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -21,6 +22,7 @@ from bed import (
     TAG,
     Bed,
     Run,
+    at_once,
     away,
     kubectl,
     nodes,
@@ -43,9 +45,9 @@ PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace(
 )
 
 
-def delete(run: Run, pod: dict) -> str:
+def delete(run: Run, pod: dict, *how: str) -> str:
     name = pod["metadata"]["name"]
-    run.bed.kubectl("delete", "pod", name, "--wait=false")
+    run.bed.kubectl("delete", "pod", name, *(how or ("--wait=false",)))
     return name
 
 
@@ -76,29 +78,48 @@ def at_work(pods: list[dict], gone: str) -> bool:
     ]
 
 
+MOMENTS: dict[str, tuple[int, str, dict[str, object]]] = {
+    "before hospitals are made": (2, "listening", {}),
+    "while they start": (2, "created", {}),
+    "at the start": (2, "start", {}),
+    "in the last rounds": (2, "progress", {"round": 1}),
+    "long before the end": (14, "progress", {"round": 1}),
+    "in the evaluation": (2, "progress", {"round": 3}),
+}
+"""Of runs of so many rounds: after which event the controller dies."""
+
+
 def test_a_lost_controller_comes_back_and_ends_the_run(bed: Bed) -> None:
-    """The controller's pod is deleted in mid-run; its successor ends it well, be models still on
-    their way or not.
+    """The controller is killed without a word at every phase of a run; its successor ends it well,
+    be models still on their way or not, and nobody trains anything twice.
     """
-    short, long = (bed.install(placebo(3, rounds=rounds, session_seconds=1)) for rounds in (2, 14))
-    gone = {}
-    for run in (short, long):
-        run.heard("progress", round=1)
-        gone[run.release] = delete(run, run.controllers()[0])
-    for run in (short, long):
+    asked = {moment: placebo(3, rounds=MOMENTS[moment][0], session_seconds=1) for moment in MOMENTS}
+    runs = {moment: bed.install(text) for moment, text in asked.items()}
+
+    def kill(moment: str) -> str:
+        _, event, wanted = MOMENTS[moment]
+        runs[moment].heard(event, **wanted)
+        first = runs[moment].controllers()[0]
+        return delete(runs[moment], first, "--force", "--grace-period=0")
+
+    gone = at_once({moment: partial(kill, moment) for moment in MOMENTS})
+    for moment, run in runs.items():
         until(
-            "next controller",
-            lambda run=run: at_work(run.controllers(), gone[run.release]) or run.events("end"),
+            f"next controller of the one killed {moment}",
+            lambda run=run, moment=moment: (
+                at_work(run.controllers(), gone[moment]) or run.events("end")
+            ),
         )
-        assert run.heard("resumed")
-        assert run.code() == 0
-        assert run.calls()["create jobs"] == 0
+        assert run.code() == 0, moment
+        if MOMENTS[moment][1] == "progress":
+            assert run.events("resumed"), moment
+            assert run.calls()["create jobs"] == 0, moment
         until(
             "end of all pods",
             lambda run=run: {pod["status"]["phase"] for pod in run.pods()} == {"Succeeded"},
         )
-        assert len(run.pods()) == 3
-    assert long.events("progress")
+        assert len(run.pods()) == 3, moment
+    assert runs["long before the end"].events("progress")
 
 
 def test_hospitals_finish_two_hundred_stops_without_a_controller(bed: Bed) -> None:
