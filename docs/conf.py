@@ -55,6 +55,7 @@ MENU: Mapping[str, list[str]] = {
         "algorithm-reference",
         "own-code-reference",
         "reliability-reference",
+        "clusters-reference",
     ],
     "Explanation": [
         "algorithms",

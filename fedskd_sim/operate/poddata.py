@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from fedskd_sim.operate.checks import Slowly
 
 FIX = (
-    "bring the hospitals' parts onto claims with 'fedskd-sim data push', or say in a file for "
-    "--values where pods find their data (hospitals.defaults.data); beside that --data is for the "
-    "checks on this machine"
+    "bring the hospitals' parts onto claims with 'fedskd-sim data push', or say in --values where "
+    "pods find data (hospitals.defaults.data); beside that --data is for checks on this machine"
 )
 
 
