@@ -56,6 +56,7 @@ MENU: Mapping[str, list[str]] = {
         "own-code-reference",
         "reliability-reference",
         "clusters-reference",
+        "datasets",
     ],
     "Explanation": [
         "algorithms",

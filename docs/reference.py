@@ -12,13 +12,14 @@ test says when to.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -32,6 +33,7 @@ from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.results.comparison.text import NAMES, format_difference
 from fedskd_sim.results.rows import percent
 from fedskd_sim.scenario import json_schema, scenarios
+from fedskd_sim.scenario.datasets import BUILT_IN_READERS, KINDS
 from fedskd_sim.scenario.document import read
 
 RESULTS = Path(__file__).parent / "results"
@@ -155,6 +157,19 @@ def command_line() -> str:
 
 def _help(command: click.Command, name: str, parent: click.Context) -> str:
     return command.get_help(click.Context(command, info_name=name, parent=parent))
+
+
+def datasets() -> str:
+    """Show what every built-in reader says of its files, and where its keys are."""
+    return "\n\n".join(map(_dataset, sorted(BUILT_IN_READERS)))
+
+
+def _dataset(name: str) -> str:
+    file = Path(fedskd_sim.__file__).parent / "datasets" / f"{name.replace('-', '_')}.py"
+    told = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").replace("``", "`")
+    (kind,) = (one for one in KINDS if name in get_args(one.model_fields["name"].annotation))
+    keys = f"[{kind.__name__}](scenario-reference.md#{kind.__name__.lower()})"
+    return f"## {name}\n\n{told}\n\nKeys: {keys}."
 
 
 def scenario_names() -> str:
@@ -297,6 +312,7 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-reference": scenario_reference,
     "exit-codes": exit_codes,
     "command-line": command_line,
+    "datasets": datasets,
     "scenario-names": scenario_names,
     "quickstart": quickstart,
     "own": own,

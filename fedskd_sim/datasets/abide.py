@@ -1,14 +1,14 @@
-"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0): functional connectivity from one ``.npz``;
-imaging sites act as hospitals.
+"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) as one file of functional connectivity.
 
-Expected arrays, N rows each: ``fc_q8`` int8 (N, n (n - 1) / 2), the upper triangle of the Pearson
-matrix of n regions in the order of ``np.triu_indices(n, 1)``, r = q / 127; ``label`` (N,) into
-``label_names``; ``site`` and ``institution`` (N,) into ``site_names`` and ``institution_names``;
-``fold`` (N,) in 0..4; ``sub_id`` (N,), and no subject may stand in two folds.
+Expected: an ``.npz`` with arrays of N rows each: ``fc_q8`` int8 (N, n (n - 1) / 2), ``label`` (N,)
+into ``label_names``, ``site`` and ``institution`` (N,) into ``site_names`` and
+``institution_names``, ``fold`` (N,) in 0 to 4, and ``sub_id`` (N,). ``fc_q8`` is the upper triangle
+of the Pearson matrix of n regions in the order of ``np.triu_indices(n, 1)``, with r = q / 127. No
+subject may be in two folds.
 
-A region without signal has r = 0 to all others in a subject. Regions for which that is so in more
-than `MOST_SILENT` of the file's subjects are left out for everybody, which keeps the regions of all
-hospitals the same.
+Scanners or institutions act as hospitals. Models see Fisher's z of r, cut at 0.99. A region without
+signal has r = 0 to all others in a subject. A region for which that is so in more than 5 % of the
+file's subjects is left out for everybody, which keeps the regions of all hospitals the same.
 """
 
 from __future__ import annotations

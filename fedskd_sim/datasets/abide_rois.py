@@ -1,16 +1,16 @@
-"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) from time series of regions; imaging sites act
-as hospitals.
+"""ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) from time series of regions, as the
+Preprocessed Connectomes Project gives them.
 
-Expected, as the Preprocessed Connectomes Project gives them: a table with the columns ``SITE_ID``,
-``SUB_ID``, ``FILE_ID`` and ``DX_GROUP`` (1 autism, 2 control), and for every row a file
-``FILE_ID_rois_ATLAS.1D`` in any folders below that of the table: one line that begins with #, then
-T lines of R numbers, the signal of each region. Rows whose FILE_ID is no_filename have no recording
-and are skipped; with ``missing: skip`` so are those whose file is not there, and both are counted.
+Expected: a table with the columns ``SITE_ID``, ``SUB_ID``, ``FILE_ID`` and ``DX_GROUP`` (1 autism,
+2 control), and for every row a file ``FILE_ID_rois_ATLAS.1D`` in any folders below that of the
+table. A file has one line that begins with #, then T lines of R numbers, the signal of each region.
+Rows whose ``FILE_ID`` is no_filename have no recording and are skipped. With ``missing: skip`` so
+are those whose file is not there. Both are counted.
 
-Connectivity is Pearson's r over time, cut and transformed as in `abide` beside it. A region whose
-signal is constant or not a number is silent: its z is 0 in that subject, and it is left out for
-everybody if it is silent in more than `MOST_SILENT` of all subjects. Five folds are drawn here,
-always the same: diagnoses of every site are spread evenly.
+Scanners or institutions act as hospitals. Connectivity is Pearson's r over time, cut and
+transformed as in ``abide``. A region whose signal is constant or not a number is silent: its z is
+0 in that subject. A region that is silent in more than 5 % of all subjects is left out for
+everybody. Five folds are drawn, always the same: diagnoses of every scanner are spread evenly.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Derm7pt (Kawahara et al. 2019) as it was released: dermoscopic or clinical images of about a
-thousand cases.
+"""Derm7pt (Kawahara et al. 2019; terms of its owners, not for commercial use) as it was released:
+dermoscopic or clinical images of about a thousand cases.
 
-Expected: the folder ``meta`` with ``meta.csv`` (columns ``case_num``, ``diagnosis``, and ``derm``
-and ``clinic``, the paths of the images) and with ``train_indexes.csv``, ``valid_indexes.csv`` and
-``test_indexes.csv`` (column ``indexes``, places in meta.csv from 0); beside it the folder
-``images``. Diagnoses are grouped into five as the data's authors do. Nothing says where a case is
-from, so hospitals share the set by ``partition``.
+Expected: the folder ``meta`` with ``meta.csv``, and beside ``meta`` the folder ``images``.
+``meta.csv`` has the columns ``case_num``, ``diagnosis``, ``derm`` and ``clinic``; the last two are
+paths of images. Beside it lie ``train_indexes.csv``, ``valid_indexes.csv`` and
+``test_indexes.csv``, whose column ``indexes`` counts rows of ``meta.csv`` from 0.
+
+Diagnoses are grouped into five as the data's authors do. The official splits are kept. Nothing
+says where a case is from, so hospitals share the set by ``partition``.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) as it was released: four source collections act as
-four hospitals.
+"""HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) as it was released: skin images in seven classes.
 
 Expected: a table with the columns ``lesion_id``, ``image_id``, ``dx`` and ``dataset`` (the
-collection), and an image ``IMAGE_ID.jpg`` for every row in any folders below that of the table,
-such as HAM10000_images_part_1 and _part_2.
+collection), and for every row an image ``IMAGE_ID.jpg``. Images lie in any folders below that of
+the table, such as HAM10000_images_part_1 and _part_2.
 
-Five folds are drawn, always the same: images of one lesion share a fold, and diagnoses of every
-collection are spread evenly. Nine lesions of the release have images in two collections, and so at
-two hospitals, but never in two folds.
+Four source collections act as hospitals. Five folds are drawn, always the same: images of one
+lesion share a fold, and diagnoses of every collection are spread evenly. Nine lesions of the
+release have images in two collections, and so at two hospitals, but never in two folds.
 """
 
 from __future__ import annotations

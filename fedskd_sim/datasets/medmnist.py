@@ -1,11 +1,12 @@
-"""MedMNIST (Yang et al. 2023): one of its sets, of images or of volumes, from the ``.npz`` of its
-release.
+"""MedMNIST (Yang et al. 2023): one of its sets with one label per sample, of images or volumes.
 
-Expected arrays: ``train_images``, ``val_images`` and ``test_images`` uint8, (N, S, S) in grey, (N,
-S, S, 3) in colour, or volumes (N, S, S, S), of one S; ``train_labels``, ``val_labels`` and
-``test_labels`` whole numbers from 0, (N, 1) or (N,). The official splits are kept. Nothing says who
-took an image or of whom, so hospitals share a file by ``partition``, and every image is a group of
-its own.
+Expected: the ``.npz`` of its release, such as ``bloodmnist.npz`` or ``organmnist3d.npz``. Arrays:
+``train_images``, ``val_images`` and ``test_images`` uint8, of one S: (N, S, S) in grey,
+(N, S, S, 3) in colour, or volumes (N, S, S, S); ``train_labels``, ``val_labels`` and
+``test_labels`` whole numbers from 0, (N, 1) or (N,).
+
+The official splits are kept. Nothing says who took an image or of whom, so hospitals share a file
+by ``partition``, and every image is a group of its own.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
 """Volumes in NIfTI files, one per row of a table; sites act as hospitals.
 
 Expected in one folder: a table with the columns ``file`` (a path below the table's folder),
-``label``, ``site`` and ``subject``, and optionally ``fold`` (0 to 4, no subject in two folds);
-without it five folds are drawn here, always the same, spread evenly over sites and labels. An
-atlas, if there is one, is a NIfTI file of whole numbers: 0 is background, every other number a
-region.
+``label``, ``site`` and ``subject``, and optionally ``fold`` (0 to 4, no subject in two folds).
+Without it five folds are drawn, always the same, evenly over sites and labels. An atlas, if there
+is one, is a NIfTI file of whole numbers: 0 is background, every other number a region.
 
 Volumes are read on axes to the right, the front and the top (RAS+), only swapped and flipped
-(`nibabel.as_closest_canonical`), never resampled, and all of a hospital have one geometry then,
-that of ``space`` or of its first; an atlas has it too. A file is refused if it has no affine, or
-two that contradict each other, more than one volume, or numbers that are not real.
+(``nibabel.as_closest_canonical``), never resampled. All of a hospital, and the atlas, have one
+geometry: that of ``space`` or of the first volume. A file is refused if it has no affine, or two
+that contradict each other, more than one volume, or numbers that are not real.
 
 Intensities are standardised per volume over the voxels that count: those of the atlas, or without
-one those that are not 0. Voxels that are not finite are set to 0 after that and do not count; how
-many there are stands in the record of the warm-up, and a volume of which more than a tenth is not
-finite is refused.
+one those that are not 0. Voxels that are not finite are set to 0 after that and do not count. The
+record of the warm-up has their number. A volume of which more than a tenth is not finite is
+refused.
 """
 
 from __future__ import annotations

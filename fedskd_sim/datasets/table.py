@@ -1,13 +1,14 @@
-"""A table, CSV or Parquet, with a row for each sample; its sites act as hospitals.
+"""A table, CSV or Parquet (extra ``export``), with a row for each sample; its sites act as
+hospitals.
 
 Expected: one file with the columns that the scenario declares as ``numbers`` or ``categories``, a
-column of labels, and, where they are there, of sites, patients and folds (0 to 4, no patient in two
-folds; without it five folds are drawn, evenly over sites and labels). CSV is separated by commas or
-tabs, as `csvfile` beside it says; Parquet is read by pyarrow.
+column of labels and, where they are there, of sites, patients and folds. Folds are 0 to 4, and no
+patient is in two of them; without the column five folds are drawn, evenly over sites and labels.
+CSV is separated by commas or, where the header has one, by tabs.
 
 A number becomes (number - usual value) / spread, both as declared, so that it is the same at every
 hospital. A category becomes as many numbers as it has words, one of which is 1. A cell that is
-``empty`` is missing; any other that is no number, or not among the declared words, is an error that
+``empty`` is missing. Any other that is no number, or not among the declared words, is an error that
 names file, row, column and value.
 """
 

@@ -21,6 +21,7 @@ from fedskd_sim.exits import all_errors
 from fedskd_sim.results.comparison.statistics import compare_paired, correct
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario.datasets import BUILT_IN_READERS
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results.md"
@@ -215,6 +216,13 @@ def test_the_reference_has_every_key() -> None:
     assert re.findall(r"^## (\w+)$", commands, re.MULTILINE) == [
         key for key, command in main.commands.items() if not command.hidden
     ]
+
+
+def test_the_reference_of_data_sets_has_every_reader() -> None:
+    """Each built-in reader says which files it expects, and leads to its keys."""
+    sections = re.split(r"^## ", REFERENCE["datasets"](), flags=re.MULTILINE)[1:]
+    assert [one.partition("\n")[0] for one in sections] == sorted(BUILT_IN_READERS)
+    assert all("\nExpected" in one and "](scenario-reference.md#" in one for one in sections)
 
 
 def test_every_filling_has_its_page() -> None:
