@@ -57,6 +57,7 @@ MENU: Mapping[str, list[str]] = {
         "reliability-reference",
         "clusters-reference",
         "datasets",
+        "benchmarks",
     ],
     "Explanation": [
         "algorithms",
