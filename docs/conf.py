@@ -44,7 +44,6 @@ MENU: Mapping[str, list[str]] = {
         "gpus",
         "observing",
         "coming-from",
-        "artefact",
         "troubleshooting",
     ],
     "Reference": [
@@ -58,6 +57,7 @@ MENU: Mapping[str, list[str]] = {
         "clusters-reference",
         "datasets",
         "benchmarks",
+        "artefact",
     ],
     "Explanation": [
         "algorithms",
