@@ -11,6 +11,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,6 +29,8 @@ myst_heading_anchors = 6
 myst_fence_as_directive = ["math"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+default_role = "py:obj"
 suppress_warnings = ["myst.header"]  # a filling begins at the second level
 
 MENU: Mapping[str, list[str]] = {
@@ -105,6 +108,31 @@ def _block(writer: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _skip(_: Sphinx, __: str, name: str, *___: Any) -> bool | None:
+    """Leave out what is a library's and not of this program."""
+    return True if name == "model_config" else None
+
+
+def _plain_signature(
+    _: Sphinx, __: str, ___: str, thing: Any, *____: Any
+) -> tuple[str, str] | None:
+    """Leave out the signature of a class of keys, whose members say the same, and of a protocol."""
+    silent = isinstance(thing, type) and (
+        issubclass(thing, BaseModel) or getattr(thing, "_is_protocol", False)
+    )
+    return ("", "") if silent else None
+
+
+def _attribute(_: Sphinx, what: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:
+    """Keep Napoleon from taking what stands before the first colon of an attribute's sentence for
+    a type, and leave out what Python says of a field that has no docstring.
+    """
+    if lines[:1] and lines[0].startswith("Alias for field number"):
+        lines.clear()
+    elif what in ("attribute", "data", "property") and lines and ":" in lines[0]:
+        lines.insert(0, "\\")
+
+
 def _make_accessible(app: Sphinx, failure: Exception | None) -> None:
     """Change the HTML of the theme where a keyboard or a screen reader needs it."""
     if failure:
@@ -119,5 +147,8 @@ def _make_accessible(app: Sphinx, failure: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Add what Sphinx does not do by itself."""
     app.connect("source-read", _fill)
+    app.connect("autodoc-skip-member", _skip)
+    app.connect("autodoc-process-signature", _plain_signature)
+    app.connect("autodoc-process-docstring", _attribute, priority=400)  # before Napoleon
     app.connect("build-finished", _make_accessible)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -43,6 +43,11 @@ TABLE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 MARK = re.compile(r"^<!-- fill: ([a-z-]+) -->\n(?:\*[^*]+\*$)?", re.MULTILINE)
+ALIASES = {
+    "NamedArchitecture": "The type of a key that holds an `Architecture` or null. In a file it may "
+    "be a mapping, or the architecture's name alone. Use it for a key of your own algorithm."
+}
+"""Public names of types, which have no docstring that could be read, and what they are."""
 LIMITS = {
     "minimum": "at least",
     "exclusiveMinimum": "more than",
@@ -194,14 +199,16 @@ def own() -> str:
 
 def python_api() -> str:
     """List the public names, each for Sphinx to show with its signature and docstring."""
-    entries = []
-    for name in sorted(set(fedskd_sim.__all__) - {"__version__"}, key=str.lower):
-        public = getattr(fedskd_sim, name)
-        kind = "class" if isinstance(public, type) else "function"
-        members = "\n   :members:" if kind == "class" else ""
-        shown = f".. auto{kind}:: fedskd_sim.{name}{members}"
-        entries.append(f"## {name}\n\n```{{eval-rst}}\n{shown}\n```")
-    return "\n\n".join(entries)
+    names = sorted(set(fedskd_sim.__all__) - {"__version__"}, key=str.lower)
+    return "\n\n".join(f"## {name}\n\n```{{eval-rst}}\n{_shown(name)}\n```" for name in names)
+
+
+def _shown(name: str) -> str:
+    if name in ALIASES:
+        return f".. py:data:: fedskd_sim.{name}\n\n   {ALIASES[name]}"
+    if isinstance(getattr(fedskd_sim, name), type):
+        return f".. autoclass:: fedskd_sim.{name}\n   :members:"
+    return f".. autofunction:: fedskd_sim.{name}"
 
 
 def comparisons() -> dict[str, dict[str, Any]]:

@@ -182,6 +182,16 @@ def test_formulas_are_formulas(site: Path) -> None:
     assert RAW_LATEX.search(r"<code>\frac{1}{2}</code>")
 
 
+def test_the_api_page_shows_what_this_program_says(site: Path) -> None:
+    """Nothing that pydantic, typing or Python say of themselves stands there, sentences with a
+    colon are whole, and names in docstrings lead to their entries.
+    """
+    text = (site / "python-api.html").read_text(encoding="utf-8")
+    assert not re.search(r"model_config|FieldInfo|Alias for field|Runtime representation", text)
+    assert "What travels in a round: models (circulation)" in re.sub(r"<[^>]+>|\n", " ", text)
+    assert 'href="#fedskd_sim.LocalLearner"' in text.partition('id="fedskd_sim.algorithm"')[2]
+
+
 def test_what_scrolls_takes_the_focus(site: Path) -> None:
     """A keyboard reaches tables, code and formulas, headings of the menu have a level, and no
     header of a table is empty.
