@@ -51,11 +51,11 @@ __all__ = [
 
 
 def load(scenario: str | Path, *changes: str) -> Loaded:
-    """Read and check a scenario; nothing is started and no data is read.
+    """Read and check a scenario. Nothing is started, and no data are read.
 
-    Architectures and options are not looked into, because that takes PyTorch: a scenario that
-    loads may still be refused by `launch`, which builds every model first, and by `fedskd-sim
-    validate`, which tells everything that is wrong in one go.
+    Architectures and their options are not checked, because that needs PyTorch. So `launch` may
+    still refuse what loads: it builds every model first. ``fedskd-sim validate`` does so too, and
+    lists all problems at once.
 
     >>> load("quickstart", "seed=7").scenario.seed
     7
@@ -63,14 +63,15 @@ def load(scenario: str | Path, *changes: str) -> Loaded:
     Args:
         scenario: a file, or the name of a scenario that comes with the program, such as
             ``quickstart``.
-        changes: what to change in it, such as ``"training.epochs=3"`` or
+        changes: keys with new values, each a text such as ``"training.epochs=3"`` or
             ``"hospitals.aachen.device=cuda"``.
 
     Returns:
         The frozen scenario as ``.scenario``, together with the text that it came from.
 
     Raises:
-        ScenarioError: the first problem, by line, with all others listed under it.
+        ScenarioError: the first problem, by line; all others are listed under it.
+        InvalidValue: a change is no text.
 
     """
     strange = [type(change).__name__ for change in changes if not isinstance(change, str)]
@@ -90,23 +91,23 @@ def launch(
     watch: Callable[[Logged], None] = lambda _: None,
     cluster: Cluster | None = None,
 ) -> Run:
-    """Run a scenario to its end, report, and verify what it has left.
-
-    A warning tells of a licence that asks for more than naming its source, and of an unused card.
+    """Run a scenario to its end, write its report, and verify its records and weights. Warn of
+    licences that forbid some uses of the data, and of a GPU that no hospital uses.
 
     Args:
-        scenario: a file, a name, or what `load` gave.
+        scenario: a file, a name, or what `load` returned.
         on: ``processes``: each hospital is its own process; ``memory``: all in this one;
             ``kubernetes``: each its own pod. The records are the same.
-        out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID`` here.
-        data: the folder with data files.
-        code: what `algorithm` and the like have marked; but for memory it has to stand in files.
-        watch: is called with every event that a member logs, as it happens.
-        cluster: how the run is in its cluster, with ``kubernetes``.
+        out: the run folder, new or empty; None makes ``runs/NAME-DATE-TIME-ID``.
+        data: the folder with data files; None takes that of FEDSKD_DATA.
+        code: classes and functions that `algorithm`, `architecture`, `loss` or `reader` have
+            marked. In ``memory`` they may stand anywhere, else they must be defined in files.
+        watch: is called with every event of the controller and the hospitals, as it happens.
+        cluster: name, namespace and values of a run on ``kubernetes``.
 
     Raises:
-        FedskdError: what the command line would end with; the folder then holds what there is so
-            far, and the notes of the error say where.
+        FedskdError: the error with which the command line would end. If the run had started, the
+            notes of the error name its folder, which holds what there is so far.
 
     """
     from fedskd_sim.operate import execution  # noqa: PLC0415 - imported by who runs something
@@ -132,23 +133,24 @@ def resume(
     watch: Callable[[Logged], None] = lambda _: None,
     cluster: Cluster | None = None,
 ) -> Run:
-    """Go on with a run of which nothing runs any more, to its end: every hospital from its last
+    """Resume an interrupted run, and take it to its end. Every hospital continues from its last
     state in custody. Records and weights become those of the undisturbed run, byte for byte.
 
     Args:
         folder: its run folder.
         on: ``processes`` or ``kubernetes``; empty for where it was.
         data: the folder with data files; None for where they were.
-        anyway: go on even if versions, code, processor, data or threads have changed, on a machine
-            of another name, or from the beginning if all custody is gone.
-        trust_code: the digest of code in the folder that may be run, though somebody else launched
-            it.
-        watch: is called with every event that a member logs, as it happens.
-        cluster: how the run is in its cluster; what is empty is as it was.
+        anyway: resume even if versions, code, processor, data or threads have changed, or the
+            machine has another name. If all custody is gone, begin again. Without it each of these
+            is an error.
+        trust_code: the digest of code in the folder that may be run, although somebody else
+            launched it.
+        watch: is called with every event of the controller and the hospitals, as it happens.
+        cluster: name, namespace and values of a run on ``kubernetes``; what is empty is as it was.
 
     Raises:
-        RunUnreadable: there is nothing to go on with, or it still goes on.
-        FedskdError: what ended the run.
+        RunUnreadable: there is nothing to resume, or the run still goes on.
+        FedskdError: the error that ended the run.
 
     """
     from fedskd_sim.operate import execution  # noqa: PLC0415 - imported by who runs something
@@ -168,22 +170,23 @@ def try_out(
     out: str | Path | None = None,
     data: str | Path | None = None,
 ) -> Findings:
-    """Carry out a short run of a scenario, as ``launch --canary-only`` does: two rounds of a few
-    batches, with every model at every hospital.
+    """Make a short run of a scenario, and forecast the whole run from it, as
+    ``launch --canary-only`` does. It has two rounds of a few batches, with every model at every
+    hospital.
 
     Args:
-        scenario: a file, a name, or what `load` gave.
+        scenario: a file, a name, or what `load` returned.
         on: ``processes`` or ``memory``.
         out: the folder of the short run, new or empty; None makes one in ``runs``.
-        data: the folder with data files.
+        data: the folder with data files; None takes that of FEDSKD_DATA.
 
     Returns:
         A forecast of the whole run: ``.usual``, ``.at_least`` and ``.at_most`` in seconds,
-        ``.sent``, ``.stored`` and ``.memory`` in bytes, ``.good`` and ``.problems``;
-        ``.lines()`` tells it in words, ``.check()`` raises the first problem.
+        ``.sent``, ``.stored`` and ``.memory`` in bytes. ``.problems`` lists what would go wrong;
+        ``.good`` is True without any, and ``.check()`` raises the first. ``.lines()`` is a text.
 
     Raises:
-        FedskdError: what ended the short run.
+        FedskdError: the error that ended the short run.
 
     """
     from fedskd_sim.operate import canary, execution  # noqa: PLC0415 - imported by who runs something
@@ -199,20 +202,19 @@ def try_out(
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison has found, from the runs of all seeds that every method has finished.
-
-    ``folder`` holds the runs, ``compare.html`` and the files that ``text`` and ``values`` are read
-    from; ``values`` are explained where ``compare.json`` is.
-    """
+    """The result of `compare`, over all seeds that every method has finished."""
 
     folder: Path
+    """The folder with the runs, ``compare.html`` and ``compare.json``."""
     text: str = field(repr=False)
+    """The tables, as the command line prints them."""
     values: dict[str, Any] = field(repr=False, hash=False)
+    """The content of ``compare.json``: every number of the tables, and the values of every seed."""
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Rows with method, measure and place, and the paired difference to the control there, as
-        ``compare.json`` has it.
+        """One row per method, measure and place, with the paired difference to the control: mean,
+        ends of the interval, p and so on, as in ``compare.json``. Null there is None here.
         """
         return [
             {"method": method["label"], "measure": measure, "place": place, **found}
@@ -234,21 +236,21 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     anyway: bool = False,
     watch: Callable[[RunResult], object] = lambda _: None,
 ) -> Comparison:
-    """Compare algorithms at equal work, paired by seed. Runs that have finished are not repeated.
+    """Compare algorithms at equal work, paired by seed. Finished runs are not repeated.
 
     Args:
         scenario: a file, or a name.
-        algorithms: names of built-in algorithms, of the scenario's variants, and ``grid``.
-        seeds: runs per method: the scenario's seed and the next ones.
-        control: what the others are compared with; empty for ``circulation``, or the first one.
+        algorithms: built-in ones, the scenario's variants, or ``grid`` for each of its points.
+        seeds: how many runs per method: with the scenario's seed and the next ones.
+        control: compare the others with it; empty for ``circulation``, or else the first one.
         out: the folder; None for ``runs/compare-NAME``, of a grid ``runs/grid-NAME``.
-        data: the folder with data files.
-        jobs: runs side by side; None for as many as there are cores for.
-        anyway: compare finished runs of other code or data, too.
-        watch: is called with every run that has ended.
+        data: the folder with data files; None takes that of FEDSKD_DATA.
+        jobs: how many runs side by side; None for as many as there are cores for.
+        anyway: accept finished runs of other code or data; the tables say so.
+        watch: is called with the result of every run that has ended.
 
     Raises:
-        FedskdError: what is wrong with the comparison, or the error of the first run that failed.
+        FedskdError: the comparison cannot be made, or the error of the first run that failed.
 
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something

@@ -42,17 +42,18 @@ ELSEWHERE = (DataMissing, DeviceUnavailable)
 
 
 class Cluster(NamedTuple):
-    """How a run is in a cluster; what is empty is the scenario's name, or what kubectl would take.
-
-    ``name`` is that of the release, ``values`` are files for the chart, and with ``keep`` the
-    release stays when the run has ended.
-    """
+    """How a run is installed in a cluster."""
 
     name: str = ""
+    """The name of the Helm release; empty for the scenario's name."""
     namespace: str = ""
+    """Its namespace; empty for the one that kubectl would take."""
     context: str = ""
+    """The context of the cluster's configuration; empty for the current one."""
     values: tuple[Path, ...] = ()
+    """Files of values for the chart."""
     keep: bool = False
+    """Leave the release in the cluster when the run has ended."""
 
 
 HERE = Cluster()

@@ -31,31 +31,40 @@ STOP = ("kind", "round", "hop", "host", "model")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has left, read when it is first asked for.
+    """A run folder as tables: lists of rows, each a mapping from column to value. A file is read
+    when a table of it is first used.
 
-    All its tables raise RunUnreadable for what is damaged, by file and line. Those of a run that
-    its scenario disturbs on purpose have one more column, ``disturbed``, which says by what.
+    If the scenario has faults or links, every row has a column ``disturbed``, which names them.
+
+    Raises:
+        RunUnreadable: from any table, a damaged file; it names file and line.
+
     """
 
     folder: Path
+    """The run folder."""
     scenario: Scenario = field(repr=False)
+    """The scenario that ran."""
 
     @cached_property
     def hops(self) -> list[Row]:
         """One row per record: who hosted whose model, when in the program, with which outcome, over
         how many samples.
 
-        Columns: those of `fedskd_sim.records.Record` but ``measures``, ``schema`` and ``back``;
-        ``without`` names the hospitals that were left out in this round, with spaces between.
+        Columns: ``scenario``, ``seed``, ``kind``, ``round``, ``hop``, ``host``, ``model``,
+        ``architecture``, ``outcome``, ``reason``, ``samples`` (sample-gradients), ``steps``,
+        ``bytes``, ``digest_in``, ``digest_out`` and ``without``, the hospitals that were left out
+        in this round, with spaces between.
         """
         return [*self._marked(map(_hop, self._records))]
 
     @cached_property
     def measures(self) -> list[Row]:
-        """One row per measure of a record: the record's place in the run, ``measure``, ``sum``,
-        ``weight`` and ``value``.
+        """One row per measure of a record.
 
-        Measures that add up are added as sums and weights; ``value`` is their ratio.
+        Columns: ``kind``, ``round``, ``hop``, ``host`` and ``model`` of the record, ``measure``,
+        ``sum``, ``weight`` and ``value``, which is sum / weight. To average over rows, add sums and
+        weights, not values.
         """
         return [*self._marked(row for one in self._records for row in _measures(one))]
 
@@ -64,8 +73,9 @@ class Run:
         """Every home model on every hospital's test data, in ring order: the K x K matrix of a
         report.
 
-        Columns: ``model``, ``host``, ``own`` (whether they are the same), a share in [0, 1] for
-        each metric, ``samples`` tested on.
+        Columns: ``model``, ``host``, ``own`` (whether they are the same), ``accuracy``,
+        ``balanced_accuracy`` and ``auc`` in [0, 1] (None: not defined), and ``samples``, the number
+        of test samples.
         """
         records = stream_records(self.folder)  # of which a long run has millions
         found = {(one.model, one.host): one for one in records if one.kind == "evaluation"}
@@ -78,18 +88,21 @@ class Run:
 
     @cached_property
     def timings(self) -> list[Row]:
-        """One row per session, evaluation and transfer: ``start`` and ``end`` in UNIX seconds,
-        ``seconds`` between them.
+        """One row per session, evaluation and transfer.
+
+        Columns: ``what``, ``host``, ``model``, ``round``, ``hop``, ``start`` and ``end`` in UNIX
+        seconds by the clock of the host's machine, ``seconds`` between them, ``bytes``, ``to`` and
+        ``attempts`` of a transfer, ``peak_bytes`` and ``device_bytes`` of memory.
         """
         return [*self._marked(map(_timing, read_timings(self.folder)))]
 
     @cached_property
     def predictions(self) -> list[Row]:
-        """One row per test sample and model: ``subject`` (a number, which means something at that
-        hospital alone), ``label``, ``predicted`` and ``probability_CLASS`` for each class.
+        """One row per test sample and model; none for a run without predictions.
 
-        Empty for a run without predictions; `fedskd_sim.results.read_predictions` gives the same as
-        arrays.
+        Columns: ``host``, ``split``, ``model``, ``kind``, ``sample``, ``subject`` (a number, valid
+        at that hospital only), ``label``, ``predicted`` and ``probability_CLASS`` for each class.
+        ``fedskd_sim.results.predictions.read_predictions`` returns the same as arrays.
         """
         from fedskd_sim.results.predictions import read_predictions  # noqa: PLC0415 - needs numpy, which the other tables do not
 
@@ -97,8 +110,8 @@ class Run:
         return [*self._marked(row for here in found for row in _answers(here))]
 
     def rows(self, name: str) -> Iterable[Row]:
-        """Return the rows of a table one by one, of which those that grow with the rounds are not
-        kept: a long run has millions.
+        """Return the rows of a table one by one, without keeping them in memory, for long runs
+        with millions of rows. The tables are those of `table`, with the same errors.
         """
         match name:
             case "hops":
@@ -111,7 +124,12 @@ class Run:
         return self.table(name)
 
     def table(self, name: str) -> list[Row]:
-        """Return a table by its name; raises InvalidValue for one that there is not."""
+        """Return a table by its name.
+
+        Raises:
+            InvalidValue: there is no such table.
+
+        """
         if name not in TABLES:
             raise InvalidValue(
                 f"there is no table {name!r}", fix=f"choose one of {', '.join(TABLES)}"
@@ -145,14 +163,17 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Open the folder of a run, whether it came to its end or not.
+    """Open a run folder, also of a run that goes on or has failed.
 
     Args:
-        folder: what ``fedskd-sim launch`` named at its end.
+        folder: the run folder, which ``fedskd-sim launch`` names at its end.
+
+    Returns:
+        The run, with its tables.
 
     Raises:
         RunUnreadable: it is no run folder.
-        ScenarioError: the scenario in it is none that this version can read.
+        ScenarioError: this version cannot read the scenario in it.
 
     """
     place = Path(folder).expanduser()
