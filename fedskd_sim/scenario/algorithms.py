@@ -31,13 +31,17 @@ from fedskd_sim.scenario.part import (
 
 
 class AllReduceKeys(AlgorithmKeys):
-    """The keys of an algorithm that sums something over the ring after every session."""
+    """Base of the keys of an algorithm on `AllReduceLearner`, which adds up a vector over all
+    hospitals after every session.
+    """
 
     pattern: ClassVar[CommunicationPattern] = "all_reduce"
 
 
 class AveragingKeys(AllReduceKeys):
-    """The keys of an algorithm in which all hospitals train one model and average it."""
+    """Base of the keys of an algorithm on `AveragingLearner`, in which all hospitals train one
+    model and average it.
+    """
 
     warms_up: ClassVar[bool] = False
     averages: ClassVar[bool] = True
@@ -273,15 +277,16 @@ def _session(settings: FedSKD) -> str:
 
 
 class CirculationKeys(AlgorithmKeys):
-    """The keys of an algorithm whose models circulate, visitor and resident training at every
-    stop.
+    """Base of the keys of an algorithm on `CirculatingLearner`, whose models circulate, and in
+    which visitor and resident train at every stop.
     """
 
     pattern: ClassVar[CommunicationPattern] = "circulation"
     reconcile: Reconcile = "average"
-    """See fedskd."""
+    """What home does with resident and returned traveller: mean with a guard (average), keep
+    both (two_track), take the traveller (replace), or the better one (select)."""
     schedule: Schedule = Schedule()
-    """See fedskd."""
+    """Order of the ring and length of a round."""
 
     @property
     def words(self) -> str:
@@ -289,19 +294,19 @@ class CirculationKeys(AlgorithmKeys):
         return self.circulating.words
 
     def work(self, size: int) -> float:
-        """Return the work of a round, that of the FedSKD which circulates alike."""
+        """Return the work of a round, as fedskd has it with the keys of `circulating`."""
         return self.circulating.work(size)
 
     @property
     def compared(self) -> Mapping[str, Sequence[str]]:
-        """The maps of a model that it compares with others, those of the FedSKD which circulates
-        alike.
+        """The maps at which it compares models, as fedskd has them with the keys of
+        `circulating`.
         """
         return self.circulating.compared
 
     @property
     def circulating(self) -> FedSKD:
-        """The FedSKD that circulates and trains alike: one learner serves all of them."""
+        """The keys of fedskd with which `CirculatingLearner` circulates and trains here."""
         return FedSKD(
             name="fedskd",
             rounds=self.rounds,

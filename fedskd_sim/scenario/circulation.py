@@ -95,42 +95,44 @@ class Schedule(Part):
 
 
 class AlgorithmKeys(Part):
-    """The keys of an algorithm, and what a run has to know of it without its learner: an own
-    algorithm's are a subclass.
+    """Base of the keys of an algorithm in a scenario. Fields of your subclass are further keys.
+
+    Class variables and properties say what a run has to know of the algorithm before its learner is
+    imported. Override those that differ.
     """
 
     pattern: ClassVar[CommunicationPattern] = "none"
-    """What travels in a round: models (circulation), sums (all_reduce), or nothing."""
+    """What travels in a round: models (circulation), sums (all_reduce), or nothing (none)."""
     warms_up: ClassVar[bool] = True
-    """Models train alone before the first round."""
+    """Whether models train alone before the first round."""
     learns: ClassVar[bool] = True
-    """It has models and data, and needs PyTorch."""
+    """Whether it has models and data, and so needs PyTorch."""
     pools: ClassVar[bool] = False
-    """Every model trains on the data of all hospitals, in one process."""
+    """Whether every model trains on the data of all hospitals, in one process."""
     averages: ClassVar[bool] = False
-    """All hospitals train one model, of one architecture."""
+    """Whether all hospitals train one model, of one architecture."""
     personal: ClassVar[bool] = False
-    """What is tested is a model of the hospital's own, and not what all have in common or what its
-    last record tells of."""
+    """Whether the tested model is a hospital's own, other than the common model and the model of
+    its last record."""
     keeps_models: ClassVar[bool] = False
-    """Sums travel, and own models set out for the evaluation as their last session has left them,
-    which the proof then compares."""
+    """Whether sums travel while each hospital keeps its model, which departs for the evaluation as
+    the last session left it. ``verify`` then compares the two."""
     base_sessions: ClassVar[bool] = False
-    """Its learner leaves sessions, visits and homecomings as its base has them, so that the proof
-    can check their numbers, too."""
+    """Whether its learner does not override sessions, visits and homecomings of its base.
+    ``verify`` then checks their numbers too."""
     name: str
-    """Which one."""
+    """The name of the algorithm."""
     rounds: Count = 2
     """Rounds of training."""
     loss: str | None = None
-    """A loss of your own, which is added to the cross-entropies of every session or stands in
-    their place; null: none."""
+    """The name of a loss of your own, which is added to the cross-entropies of every session or
+    takes their place; null: none."""
     options: dict[str, Plain] = {}
-    """Arguments of that loss."""
+    """Arguments of that loss, by name."""
 
     @property
     def words(self) -> str:
-        """Describe what travels and who trains with whom, for reports."""
+        """A sentence for reports: what travels, and who trains with whom."""
         return "An algorithm of your own."
 
     @property
@@ -140,25 +142,28 @@ class AlgorithmKeys(Part):
 
     @property
     def compared(self) -> Mapping[str, Sequence[str]]:
-        """The maps of a model that it compares with others, ``mid`` and ``deep``, and under each
-        the keys of the weights, such as ``algorithm.weight``: a map that nothing trains is refused.
+        """The maps, ``mid`` and ``deep``, at which it compares models, each with the keys of the
+        weights, such as ``algorithm.weight``. A network in which nothing trains such a map is
+        refused.
         """
         return {}
 
     @property
     def needs(self) -> Mapping[NetworkPart, str]:
-        """The parts of a network that it treats apart, ``head`` and ``norm``, and the key that asks
-        for each, such as ``algorithm.shared``: a network without it is refused.
+        """The parts of a network, ``head`` and ``norm``, that it treats apart, each with the key
+        that asks for it, such as ``algorithm.shared``. A network without the part is refused.
         """
         return {}
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """The keys that have no effect with these values, such as ``weight``, and why."""
+        """Keys that have no effect with these values, such as ``weight``, each with the reason,
+        which ``validate`` notes.
+        """
         return {}
 
     def work(self, size: int) -> float:  # noqa: ARG002 - of most it does not depend on it
-        """Return the work of a round among ``size`` hospitals, in passes of one model over its
-        hospital's training data: that of one session.
+        """Return the work of a round among ``size`` hospitals, per hospital: 1 is what a session
+        trains, ``training.epochs`` passes of one model over the hospital's training data.
         """
         return 1.0
