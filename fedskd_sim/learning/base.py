@@ -22,42 +22,48 @@ Measures = Mapping[str, Measure]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What came of one session: the weights that go on, and what it took.
-
-    ``reason`` says why it was rolled back, what reconciliation did, or after the warm-up what of
-    the data was masked; ``returned`` is, after a homecoming, the traveller as its session left it,
-    before reconciliation.
-    """
+    """The result of one session."""
 
     weights: Weights
+    """The weights that go on: a visitor's after a visit, the home model's after a homecoming."""
     outcome: StepOutcome = "trained"
+    """trained; rolled_back: something was not finite, and every model is as before; passed: nothing
+    was trained, as for a sum on its way; evaluated: a model was only tested."""
     reason: str = ""
+    """Why it was rolled back, what reconciliation did, or after the warm-up what of the data was
+    masked."""
     samples: int = 0
+    """Sample-gradients: every sample of every batch, once for each model that trained on it."""
     steps: int = 0
+    """Steps of the optimiser."""
     measures: Measures = field(default_factory=dict)
+    """What it measured, as sums and weights by name."""
     returned: Weights | None = None
+    """After a homecoming: the traveller as its session left it, before reconciliation."""
     early: bool = False
-    """It ended before its budget was spent; what is left of that is nobody's."""
+    """It ended before its budget was spent. The rest of the budget is not spent later."""
 
 
 class LearnerState(NamedTuple):
-    """What a learner must remember between two steps, to go on after a death as if there had been
-    none.
+    """What a learner must remember between two steps, to continue after a death as if there had
+    been none.
 
-    Not in it: what seeds and the scenario give anew (data, orders, optimisers), and what of a model
-    is not in its ``state_dict``.
+    Leave out what seeds and the scenario give anew: data, orders, optimisers. A model is kept by
+    its ``state_dict``; anything else that it holds is lost.
     """
 
     numbers: Mapping[str, Any]
-    """What JSON can hold; floats are exact."""
+    """Values that JSON can hold, by name; floats are kept exactly."""
     weights: Mapping[str, Weights]
-    """Groups of tensors by name: ``home`` is the hospital's own model. A group that is not there is
-    None, or empty."""
+    """Groups of tensors, by name. ``home`` is the hospital's own model. Leave a group out if it is
+    None or empty."""
 
     def plus(
         self, numbers: Mapping[str, Any], weights: Mapping[str, Weights | None]
     ) -> LearnerState:
-        """Add numbers and groups; groups that are None or empty are left out."""
+        """Return a state with these numbers and groups too; groups that are None or empty are left
+        out.
+        """
         held = {name: group for name, group in weights.items() if group}
         return LearnerState({**self.numbers, **numbers}, {**self.weights, **held})
 
@@ -68,72 +74,85 @@ NOTHING = LearnerState(MappingProxyType({}), MappingProxyType({}))
 class Learner(Protocol):
     """One hospital's side of an algorithm: what a run asks of it, step by step.
 
-    Every method is called in the hospital's own process, one at a time, in the order of its
-    program: `warm_up`; in every round `alone`, `depart`, a `visit` for each model that comes and
-    `homecome`, each followed by `assess`; in the end `evaluate` and `ensemble`. Behind each of them
-    `state` is kept, from which the next life goes on after a death. A method of your own begins
-    from a base (`LocalLearner`, `CirculatingLearner`, `AllReduceLearner`, `AveragingLearner`),
-    which has all of these; what one raises ends the run in its own words.
+    Every method is called in the hospital's own process, one at a time, in this order:
+
+    1. `warm_up`
+    2. in every round `alone`, `depart`, a `visit` for each model that comes, and `homecome`;
+       `assess` follows each session
+    3. at the end `evaluate`, once for each model, and `ensemble`
+
+    After each call the run keeps `state`. If the process dies, the next one continues with
+    `restore`. Do not implement this protocol: derive from a base (`LocalLearner`,
+    `CirculatingLearner`, `AllReduceLearner`, `AveragingLearner`), which has all of these. An
+    exception from any of them ends the run with its message.
     """
 
     @property
     def expected(self) -> Mapping[str, Forms]:
-        """What the tensors that travel for every hospital may look like, in any of these forms."""
+        """The forms that travelling tensors may have, by hospital; a form gives names, shapes and
+        types. Anything else that arrives is refused.
+        """
 
     def warm_up(self) -> Session:
         """Load the data and train the own model alone, before the first round."""
 
     def alone(self, round_: int) -> Session | None:
-        """Train the own model before a round's departures; None where the algorithm does not."""
+        """Train the own model before the departures of a round (counted from 1). Return None if the
+        algorithm does not train then.
+        """
 
     def depart(self, round_: int) -> Weights:
-        """Return the weights with which the own traveller sets out in a round (training or
-        evaluation).
+        """Return the weights with which the own traveller departs in a round, be it for training or
+        for the evaluation.
         """
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with a visitor, or add to a sum; the session's weights go on and stay unchanged
-        until the next call.
+        """Train with a visitor, or add to a sum. The session's ``weights`` travel on; leave them
+        unchanged until the next call.
 
-        What arrived is the learner's: its memory may become the visitor's model. The same holds for
-        `homecome`.
+        The learner owns ``arriving``, here and in `homecome`: it may build the visitor's model in
+        that memory.
         """
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with the own traveller and reconcile; the session's weights are the home
-        model's.
+        """Train with the own traveller that has returned, and reconcile it with the resident. The
+        session's ``weights`` are the home model's.
         """
 
     def assess(self) -> Measures:
-        """Measure the models of the last session on the host's validation data, and the
-        visitor's drift.
+        """Measure the models of the last session on the host's validation data, and the visitor's
+        drift.
         """
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
-        """Measure a model on the host's test data; None stands for the own home model."""
+        """Measure a model on the host's test data. ``model`` names its hospital, ``arriving`` are
+        its weights; None stands for the own home model.
+        """
 
     def ensemble(self) -> Measures | None:
-        """Measure all finished models together on the host's test data; None where a hospital
+        """Measure all finished models together on the host's test data. Return None if the hospital
         does not keep them.
         """
 
     def results(self) -> Mapping[str, Weights]:
-        """Return the final weights: the home model under '', a general twin under its suffix."""
+        """Return the final weights, by the suffix of their file: the home model under '', a second
+        model under a name such as ``traveller``.
+        """
 
     def state(self) -> LearnerState:
-        """Return what must outlive a death; asked between two steps, by the thread that takes them.
+        """Return what must outlive a death. The run calls this between two steps, in the thread
+        that takes them.
 
-        Buffers may be views of what the next step changes, so whoever keeps them copies them before
-        that; ``bytes`` never change. A group that is the same object as last time has not changed
-        since.
+        Buffers may be views of memory that the next step changes; the run copies them before. A
+        group that is the same object as last time is taken as unchanged.
         """
 
     def restore(self, state: LearnerState) -> None:
-        """Become the learner that gave a state: on one freshly made, before anything else, in place
-        of what it has done.
+        """Continue from a state that an earlier learner returned. The run calls this first of all,
+        on a fresh learner.
 
         It never writes to the state's buffers, and may keep them. The state of a learner that has
-        not warmed up leaves it fresh. Data is loaded when it is first needed.
+        not warmed up changes nothing. Data are loaded when they are first needed.
         """
 
 

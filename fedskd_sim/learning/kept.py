@@ -39,13 +39,16 @@ class ModelBuilder(Protocol):
 
 
 class Kept(Generic[Value]):
-    """An attribute that a hospital's next life has again: a model that `Site` has built, a tensor,
-    a mapping of names to tensors, or what JSON can hold.
+    """An attribute of a learner or a `Loss` that survives the death of its process. It may hold a
+    model that `Site` has built, a tensor, a mapping of names to tensors, or what JSON can hold.
 
-    Take it for whatever a learner, or a `Loss`, notes in one call and reads in another: without, it
-    is gone after a death, and the run ends with other bytes. Every hospital has a copy of the
-    default of its own, which may be changed in place. Reading one that has neither a value nor a
-    default raises AttributeError.
+    Use it for everything that one call sets and another reads. A plain attribute is lost when a
+    process dies, and the resumed run then ends with other bytes. Each hospital has its own copy of
+    the default, which may be changed in place.
+
+    Raises:
+        AttributeError: it is read before it has a value, and has no default.
+        TypeError: the default cannot be copied, or the value cannot be kept.
 
     >>> class Method:
     ...     rounds = Kept[int](0)

@@ -61,12 +61,16 @@ def _offering(group: str, name: str) -> Callable[[Thing], Thing]:
 
 
 def architecture(name: str) -> Callable[[Thing], Thing]:
-    """Offer a function ``(channels, image_size, classes, *, option=default)`` that gives a network
-    as an architecture.
+    """Offer a function as an architecture. It is called as
+    ``(channels, image_size, classes, *, option=default)`` and returns a `torch.nn.Module`.
 
-    The network, a `torch.nn.Module`, returns ``logits, Taps(mid, deep)``. Scenarios name it as
-    ``architecture: {name: NAME, options: {...}}``; what it breaks is told before anything starts,
-    with its line.
+    For a batch of B inputs, such as images (B, channels, image_size, image_size), the network
+    returns ``logits, Taps(mid, deep)``, with logits (B, classes). Scenarios name it as
+    ``architecture: {name: NAME, options: {...}}``. It is tried before anything starts, and errors
+    name its line.
+
+    Raises:
+        TypeError: the name is no text, or empty. So do `reader`, `algorithm` and `loss`.
 
     >>> @architecture("my-cnn")
     ... def my_cnn(channels, image_size, classes, *, width=16):
@@ -79,11 +83,11 @@ def architecture(name: str) -> Callable[[Thing], Thing]:
 
 
 def reader(name: str) -> Callable[[Thing], Thing]:
-    """Offer a function ``(folder, *, option=default)`` that gives a `Cohort` as a reader.
+    """Offer a function as a reader of data. It is called as ``(folder, *, option=default)`` and
+    returns a `Cohort` with all samples of all sites; the program gives each hospital its own.
 
-    ``folder`` is that of ``--data`` or ``FEDSKD_DATA``. Scenarios name the reader as ``data: {name:
-    own, reader: NAME, options: {...}}``. It gives all samples of all sites; which of them a
-    hospital has is cut from that, and checked, as for every reader.
+    ``folder`` is a path, that of ``--data`` or ``FEDSKD_DATA``. Scenarios name the reader as
+    ``data: {name: own, reader: NAME, options: {...}}``.
 
     >>> @reader("two-patients")
     ... def two_patients(folder, *, size=8):
@@ -96,11 +100,12 @@ def reader(name: str) -> Callable[[Thing], Thing]:
 
 
 def algorithm(name: str) -> Callable[[Thing], Thing]:
-    """Offer a learner, a class on one of the bases, as an algorithm.
+    """Offer a class on one of the bases (`LocalLearner`, `CirculatingLearner`, `AllReduceLearner`,
+    `AveragingLearner`) as an algorithm, which scenarios name as ``algorithm.name``.
 
-    Scenarios then name it under ``algorithm.name``; what is marked may be given to `launch` as
-    ``code``, or stands in a file under the scenario's ``code``. The class comes back as it was. Its
-    ``keys`` are a subclass of `AlgorithmKeys`, or of the base's own, with what scenarios may set.
+    Its attribute ``keys`` is a subclass of the base's ``keys``, with the keys that scenarios may
+    set. The class itself is unchanged. Give it to `launch` as ``code``, or put its file under the
+    scenario's ``code``.
 
     >>> @algorithm("my-method")
     ... class MyMethod:
@@ -113,13 +118,14 @@ def algorithm(name: str) -> Callable[[Thing], Thing]:
 
 
 def loss(name: str, *, replaces: bool = False) -> Callable[[Thing], Thing]:
-    """Offer a function, or a subclass of `Loss`, as the ``loss`` of any algorithm.
+    """Offer a function, or a subclass of `Loss`, as the ``algorithm.loss`` of any algorithm. A
+    function gets the `TrainingStep` and returns a scalar tensor.
 
     Args:
-        name: how scenarios call it.
-        replaces: the function ``(step, role, *, option=default)`` gives a scalar that stands in
-            the place of the cross-entropy of each model that trains; else ``(step, *,
-            option=default)`` gives one that is added to all of these.
+        name: its name in scenarios.
+        replaces: False: the function ``(step, *, option=default)`` is added to the cross-entropies
+            of all models. True: ``(step, role, *, option=default)`` takes the place of the
+            cross-entropy, for each model that trains.
 
     >>> @loss("confident", replaces=True)
     ... def confident(step, role, *, share=0.1):

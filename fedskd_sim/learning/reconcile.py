@@ -19,15 +19,14 @@ Mode = Literal["average", "two_track", "replace", "select"]
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The home model of the next round, the general model that travels on (two_track only), and
-    why if a guard spoke.
-
-    `CirculatingLearner.join` returns one; without a ``general`` model the home model sets out.
-    """
+    """What `CirculatingLearner.join` returns."""
 
     home: Weights
+    """The home model of the next round."""
     general: Weights | None = None
+    """A model that departs in its place, as with ``reconcile: two_track``; None: a copy of home."""
     note: str = ""
+    """Why another model was taken than the mode says, for the record."""
 
 
 def reconcile(

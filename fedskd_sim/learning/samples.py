@@ -23,9 +23,10 @@ TOLERANCE = 0.01
 
 
 class Geometry(NamedTuple):
-    """Where the voxels of volumes lie, on axes to the right, the front and the top (RAS+).
+    """The grid of volumes: where their voxels lie, on axes to the right, the front and the top
+    (RAS+).
 
-    A reader of volumes gives one in a `Preview`, so that hospitals on different grids are refused
+    A reader of volumes returns one in a `Preview`. Hospitals on different grids are then refused
     before anything starts.
 
     >>> Geometry("brain.nii", (61, 73, 61), np.diag([3.0, 3.0, 3.0, 1.0])).spacing.tolist()
@@ -34,15 +35,15 @@ class Geometry(NamedTuple):
     """
 
     source: str
-    """The file or the key that says so."""
+    """The file or key that says so, for errors."""
     grid: tuple[int, ...]
     """Voxels along the three axes."""
     affine: NDArray[np.float64]
-    """From the indices of a voxel to its place in mm (4, 4)."""
+    """The matrix (4, 4) from the indices of a voxel to its place in mm."""
 
     @property
     def spacing(self) -> NDArray[np.float64]:
-        """The edges of a voxel (3,) in mm."""
+        """The lengths of a voxel's edges (3,), in mm."""
         edges: NDArray[np.float64] = np.linalg.norm(self.affine[:3, :3], axis=0)
         return edges
 
@@ -62,16 +63,16 @@ class Geometry(NamedTuple):
         return f"a grid of {cells} voxels of {edges} mm, the first at ({origin}) mm{told}"
 
     def key(self) -> str:
-        """Write it as the scenario's ``data.space``."""
+        """Return it as text for the scenario's ``data.space``."""
         return (
             f"space: {{grid: [{', '.join(map(str, self.grid))}], affine: "
             f"{_format_rows(self.affine[:3], 9)}}}"
         )
 
     def difference(self, other: Geometry) -> str:
-        """Describe how another one differs, naming both sources; empty if it does not: as many
-        voxels, none of whose centres is further away than a hundredth of the shortest edge of a
-        voxel.
+        """Return how another grid differs, as a text that names both sources; empty if it does
+        not. Grids are the same if they have as many voxels, and no voxel's centre is off by more
+        than a hundredth of a voxel's shortest edge.
 
         >>> import numpy as np
         >>> one, other = (Geometry(name, (4, 4, 4), np.eye(4)) for name in ("a.nii", "b.nii"))

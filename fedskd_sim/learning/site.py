@@ -79,8 +79,11 @@ def specs_of(scenario: Scenario, shape: ImageShape) -> Mapping[str, Spec]:
 
 
 class Site:
-    """What a learner has of its hospital: data, device, seeds, and how to build and measure a model
-    on them; of the ring it knows nothing.
+    """A hospital as its learner sees it: data, device and seeds, and how to build, train and
+    measure a model. Learners reach it as ``self.site``.
+
+    Further attributes: ``name`` of the hospital, the ``scenario``, its part ``training``, the
+    hospital's part ``me``, and ``device`` (a PyTorch device's name).
     """
 
     def __init__(self, context: LearnerContext) -> None:
@@ -107,16 +110,18 @@ class Site:
 
     @property
     def given(self) -> Given | None:
-        """Return what the hospital's reader of one's own gave, if it has one."""
+        """What the hospital's own reader returned; None with a built-in one."""
         return self._known.given
 
     def specs(self) -> Mapping[str, Spec]:
-        """Describe the model of every hospital."""
+        """Return names, shapes and types of the tensors of every hospital's model."""
         return specs_of(self.scenario, self.shape)
 
     @cached_property
     def data(self) -> HospitalData:
-        """The hospital's data; everybody's where the algorithm pools."""
+        """The hospital's data, ``.train``, ``.validation`` and ``.test``, each with ``.images`` and
+        ``.labels``; those of all hospitals if the algorithm pools. They are read at first use.
+        """
         data = self._read()
         if self.context.loaded:
             self.context.loaded(fingerprint(data))
@@ -143,8 +148,8 @@ class Site:
         return load(self.scenario, name, self.context.data_folder, self.device, share)
 
     def validation_of(self, name: str) -> Samples:
-        """Return the validation data of any hospital: an instrument of the simulation, which no
-        algorithm may use.
+        """Return the validation data of any hospital. It is an instrument of the simulation: an
+        algorithm that uses it is no federation.
         """
         if name not in self._others:
             self._others[name] = self._load(name).validation
@@ -152,34 +157,36 @@ class Site:
 
     @cached_property
     def atlas(self) -> Atlas | None:
-        """The regions of the hospital's volumes, if it has an atlas."""
+        """The regions of the hospital's volumes; None without an atlas."""
         found = self._known.atlas
         return None if found is None else Atlas(torch.as_tensor(found).long().to(self.device))
 
     def seed(self, purpose: str, *names: str | int) -> int:
-        """Draw this hospital's seed for a purpose."""
+        """Return a seed of this hospital for a purpose, the same in every run of the scenario.
+        ``names`` tell draws for one purpose apart, such as a round's number.
+        """
         return seed(self.scenario.seed, purpose, self.name, *names)
 
     def common_seed(self, purpose: str, *names: str | int) -> int:
-        """Draw a seed for a purpose that is the same at every hospital."""
+        """Return a seed for a purpose that is the same at every hospital."""
         return seed(self.scenario.seed, purpose, *names)
 
     def settle(self) -> None:
-        """Fix what the result may depend on besides seeds."""
+        """Set threads, precision and deterministic kernels of PyTorch. Call it first in every
+        method of a learner that computes.
+        """
         settle(self.me.resources.cpu, self.device, self.training)
 
     def state(self) -> LearnerState:
-        """Return what must outlive a death: what was predicted here, buffers that stay, and what a
-        loss of the user's own keeps.
+        """Return what must outlive a death of the hospital besides the learner's own state:
+        predictions, buffers that stay, and what a loss of your own keeps.
         """
         kept = {BUFFERS + model: buffers for model, buffers in self._buffers.items()}
         state = self.answers.state().plus({}, kept)
         return keep(self.loss, state, LOSS) if self.loss else state
 
     def restore(self, state: LearnerState) -> None:
-        """Take it back, and settle: the next step may be one that computes nothing at other
-        times.
-        """
+        """Continue from a state, and `settle`."""
         self.settle()
         self.answers.restore(state)
         self._buffers = {
@@ -191,21 +198,21 @@ class Site:
             take_back(self.loss, state, self, LOSS)
 
     def first(self, seed_: int) -> nn.Module:
-        """Build the own model with initial weights from a seed."""
+        """Build the hospital's own architecture, with initial weights drawn from a seed."""
         return self.initialise(self.scenario.architecture(self.name), seed_)
 
     def initialise(self, architecture: Architecture, seed_: int) -> nn.Module:
-        """Build a network with initial weights from a seed."""
+        """Build an architecture on the hospital's device, with weights drawn from a seed."""
         network = self.to_device(build(architecture, self.shape, seed_))
         return self.recordings.know(network, architecture)
 
     def parameters(self, architecture: Architecture) -> int:
-        """Count the parameters of an architecture."""
+        """Return the number of an architecture's parameters."""
         return parameter_count(blueprint(architecture, self.shape))
 
     def floats(self, architecture: Architecture, names: Container[str] | None = None) -> int:
-        """Count the float numbers of an architecture's ``state_dict``, or of those of its tensors
-        that have one of the ``names``: the length of `flat`.
+        """Return the length of `flat` for an architecture, with the same ``names``: the number of
+        floats in its ``state_dict``.
         """
         spec = spec_of(blueprint(architecture, self.shape))
         return floats_in(
@@ -213,15 +220,15 @@ class Site:
         )
 
     def part(self, architecture: Architecture, part: NetworkPart) -> frozenset[str]:
-        """Name the tensors of an architecture's ``state_dict`` that are of its ``head``, the last
-        module with as many rows as classes, or of its normalisations, ``norm``.
+        """Return the names in an architecture's ``state_dict`` of a part: ``head`` is the last
+        module with as many rows as classes, ``norm`` all normalisations.
         """
         return part_of(blueprint(architecture, self.shape), part, self.shape.classes)
 
     @torch.no_grad()
     def outputs(self, model: nn.Module, samples: Samples) -> Iterator[tuple[Output, Tensor]]:
-        """Yield a model's outputs and the labels (B,) for samples in their order, a few at a time,
-        in evaluation mode; it is left in the mode it was in.
+        """Yield a model's output and the labels (B,), batch by batch, for samples in their order.
+        The model is asked in evaluation mode and without gradients, and keeps its mode.
         """
         before = model.training
         model.eval()
@@ -232,43 +239,47 @@ class Site:
         model.train(before)
 
     def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
-        """Bring a network to the hospital's device in the scenario's memory format; ``empty``:
-        it is a blueprint, whose weights come next.
+        """Move a network to the hospital's device, in the scenario's memory format. With ``empty``
+        it is one on the meta device, which gets memory without values.
         """
         if self.shape.kind not in GRIDLESS:
             network = lay_out(network, self.training.memory_format, self.device)
         return with_memory(network, self.device) if empty else network.to(self.device)
 
     def build(self, model: str, weights: Weights) -> nn.Module:
-        """Build a hospital's architecture around its weights, whatever its initial values."""
+        """Build the architecture of the hospital ``model`` with these weights."""
         return self.build_around(self.scenario.architecture(model), weights)
 
     def build_around(self, architecture: Architecture, weights: Weights) -> nn.Module:
-        """Build an architecture around weights."""
+        """Build an architecture with these weights."""
         network = self.to_device(blueprint(architecture, self.shape), empty=True)
         install(network, weights)
         return self.recordings.know(network, architecture)
 
     def receive(self, model: str, weights: Weights) -> nn.Module:
-        """Return the network in whose memory a model has arrived, or one around its weights."""
+        """Return an arrived model as a network, to be measured: the one in whose memory it has
+        arrived, or one that is built.
+        """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
         if network is None or model in self._buffers:  # its memory is what goes on
             network = self.build(model, weights)
         return self.with_own_buffers(model, network)
 
     def with_own_buffers(self, model: str, network: nn.Module) -> nn.Module:
-        """Set the buffers that its model had here in a network, if they stay and there are any."""
+        """Set in a network the buffers that its model had here last, if they stay (``buffers:
+        stay``). Return the network.
+        """
         install_some(network, self._buffers.get(model, {}))
         return network
 
     def keep_buffers(self, model: str, network: nn.Module) -> None:
-        """Keep the buffers of a model that has trained here, if they stay."""
+        """Keep the buffers of a model that has trained here, if they stay (``buffers: stay``)."""
         if self.scenario.architecture(model).buffers == "stay":
             self._buffers[model] = buffers_of(network)
 
     def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
-        """Return a model that has arrived and is going to train, and the weights to which it can
-        be put back.
+        """Return an arrived model as a network, to be trained, and a copy of its weights on
+        arrival.
         """
         network: nn.Module | None = self.context.receive_buffers.take(model, weights)
         came = weights if network is None else snapshot(network)
@@ -288,13 +299,13 @@ class Site:
         return network, export(network)
 
     def passes(self, count: float) -> float:
-        """Return the sample-gradients of passes over the training data, as batched."""
+        """Return the sample-gradients of ``count`` passes of one model over the training data."""
         sizes = self.training.batch_sizes(len(self.data.train.labels))
         return count * sum(sizes[: self.training.batches])
 
     def during(self, round_: int, hop: int = 0) -> RunShare:
-        """Return the shares of a run that are done before and after the session at a hop of a
-        round, or that of a round with one session.
+        """Return the shares (0 to 1) of the run that are done before and after a session, for
+        `plan_job`. Without ``hop`` the round has one session.
         """
         hops = len(self.context.topology.hops(1)) if hop else 1
         all_ = hops * self.scenario.algorithm.rounds
@@ -304,15 +315,15 @@ class Site:
     def plan_job(
         self, budget: float, session_seed: int, during: RunShare | None = None
     ) -> TrainingJob:
-        """Prepare a session on the training data with ``budget`` sample-gradients.
+        """Plan a session on the training data, for `session`.
 
         Args:
-            budget: what it may spend.
-            session_seed: decides batches and augmentations.
-            during: the shares of the run that are done before and after it, as from `during`.
+            budget: the sample-gradients that it may spend, as from `passes`.
+            session_seed: decides batches and augmentations, as from `seed`.
+            during: the shares of the run that are done before and after it, from `during`.
 
         Raises:
-            InvalidValue: the learning rate is one over the run, and nobody says when this is.
+            InvalidValue: the learning rate falls over the run, and ``during`` is not given.
 
         """
         if during is None and self.training.optimiser.schedule.over == "run":
@@ -328,7 +339,7 @@ class Site:
         return TrainingJob(*given, self.loss, self.task, during or BEGINNING, watched)
 
     def similarity(self, settings: Similarity) -> SimilarityLoss:
-        """Make the similarity term for the models of this scenario."""
+        """Return the similarity loss with these settings, for the models of this scenario."""
         return SimilarityLoss.of(settings, pixel_grid(self.scenario, self.shape), self.atlas)
 
     def session(
@@ -338,13 +349,14 @@ class Site:
         teaching: Teaching | None = None,
         arriving: Weights | None = None,
     ) -> Session:
-        """Train; if anything is not finite, put every model back to what it was before.
+        """Train models on a job, step by step. If a loss, gradient or weight is not finite, every
+        model is put back to what it was before, and the outcome is ``rolled_back``.
 
         Args:
-            models: the models.
-            job: data, budget and seed.
-            teaching: what is added to the cross-entropies.
-            arriving: the weights of the first model, if they are at hand; a copy of them is saved.
+            models: the models, by role.
+            job: data, budget and seed, from `plan_job`.
+            teaching: called in every step; what it returns is added to the cross-entropies.
+            arriving: the first model's weights before training, as from `visitor`; saves a copy.
 
         """
         main, model = models.main, models.by_role[models.main]
@@ -371,8 +383,8 @@ class Site:
         )
 
     def note_remarks(self, session: Session) -> Session:
-        """Note in the record of the warm-up what of the data was masked or left out, which device
-        ``auto`` is, and which card with which driver and libraries computes.
+        """Return the session of a warm-up with remarks for its record: data that were masked or
+        left out, the device that ``auto`` is, and a GPU's driver and libraries.
         """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""
         learned = self.training.words
@@ -380,25 +392,27 @@ class Site:
         return replace(session, reason="; ".join(part for part in parts if part))
 
     def validate(self, model: nn.Module, prefix: str = "") -> Measures:
-        """Measure a model on the validation data."""
+        """Measure a model on the validation data. ``prefix`` is set before the measures' names."""
         return evaluate(model, self.data.validation, prefix, self.task)
 
     def test(self, model: str, network: nn.Module) -> Measures:
-        """Measure a hospital's model on the test data."""
+        """Measure the model of the hospital ``model`` on the test data, and keep its predictions.
+        Nothing is returned without test data.
+        """
         if not len(self.data.test.labels):
             return {}
         return self.assess("evaluation", model, logits_of(network, self.data.test.images))
 
     def assess(self, kind: Tested, model: str, logits: Tensor) -> Measures:
-        """Measure a model by its logits (N, classes) on the test data, and keep what it says of
-        every patient.
+        """Measure a model by its logits (N, classes) for the test data, and keep them as
+        predictions.
         """
         self.answers.add(kind, model, logits)
         return self.task.measure(logits, self.data.test.labels)
 
     def save_answers(self, run: Path) -> None:
-        """Write what the models that were tested here said of every patient into a run folder,
-        where the scenario wants it.
+        """Write the predictions of the models that were tested here into a run folder, unless
+        ``instruments.predictions`` is false.
         """
         scenario = self.scenario
         about = {
@@ -414,7 +428,9 @@ class Site:
         )
 
     def score(self, weights: Weights) -> float:
-        """Return the decisive measure of own weights on the validation data; 0 without any."""
+        """Return the balanced accuracy of weights of the own model on the validation data (0 to 1);
+        0 without any data.
+        """
         measures = self.validate(self.build(self.name, weights))
         return measures[self.task.decisive].mean if measures else 0.0
 

@@ -38,7 +38,7 @@ StopKind = Literal["visit", "homecoming", "reduce", "gather", "evaluation"]
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """One model at one hospital in one hop of one round; ``round`` and ``hop`` count from 1.
+    """One model at one hospital, in one hop of one round.
 
     >>> stop = Stop(2, 1, "bergen", "aachen", "visit")
     >>> f"the model of {stop.model} visits {stop.host}"
@@ -47,9 +47,13 @@ class Stop:
     """
 
     round: int
+    """Counted from 1."""
     hop: int
+    """Counted from 1 in every round."""
     host: str
+    """The hospital at which it is."""
     model: str
+    """The hospital whose model, or chunk of a sum, it is."""
     kind: StopKind
 
 

@@ -29,9 +29,8 @@ SHARE, DONE = "share", "sum/"
 
 
 class Total(NamedTuple):
-    """The sum over all hospitals of their vectors (length,), and of their weights.
-
-    `AllReduceLearner.share` returns a hospital's own part of it, `take` gets the whole.
+    """A vector and a weight: a hospital's part of a sum, as `AllReduceLearner.share` returns it, or
+    the sum over all hospitals, as `AllReduceLearner.take` gets it.
 
     >>> share = Total(torch.tensor([2.0, 4.0]) * 10, 10.0)  # a mean, weighted by ten samples
     >>> (share.vector / share.weight).tolist()
@@ -40,7 +39,9 @@ class Total(NamedTuple):
     """
 
     vector: Tensor
+    """(length,), float32 in a whole sum."""
     weight: float
+    """Such as a number of samples."""
 
 
 class RingSum:
@@ -120,12 +121,11 @@ def _pack(total: Tensor, weight: float) -> Weights:
 
 
 class AllReduceLearner(LocalLearner, ABC):
-    """One hospital's own model; after every session the hospitals sum a vector of each, and what
-    travels are chunks of these sums.
+    """Base of methods that add up a vector over all hospitals after every session. Models stay at
+    home; chunks of the sum travel around the ring.
 
-    A method on this base says how long the vectors are (`length`), what the own share is
-    (`share`) and what becomes of the sum (`take`). Where every hospital has a slot of its own in
-    the vector, and zeros elsewhere, the sum is what all of them have: an all-gather.
+    Define `length`, `share` and `take`. To gather instead of add, give every hospital a slot of its
+    own in the vector, with zeros elsewhere: the sum then holds what each one has.
     """
 
     keys = AllReduceKeys
@@ -144,18 +144,22 @@ class AllReduceLearner(LocalLearner, ABC):
     @property
     @abstractmethod
     def length(self) -> int:
-        """How many numbers the vector of a hospital has."""
+        """The number of elements of the vector, the same at every hospital."""
 
     @abstractmethod
     def share(self, round_: int) -> Total:
-        """Return the own share of a round's sum: a vector (length,), float32, and its weight."""
+        """Return this hospital's part of a round's sum: a float vector (length,), added up in
+        float32, and a finite weight. Anything else raises TypeError or ValueError.
+        """
 
     @abstractmethod
     def take(self, total: Total) -> None:
-        """Take in the sum over all hospitals, and that of their weights."""
+        """Use the sum over all hospitals and the sum of their weights, as for a mean. It is called
+        once a round, as soon as the whole sum is here.
+        """
 
     def depart(self, round_: int) -> Weights:
-        """Begin the sum; for the evaluation, give the own model."""
+        """Begin the sum with `share` and return the own chunk; for the evaluation the own model."""
         if round_ > self.config.rounds:
             return super().depart(round_)
         self.site.settle()
@@ -182,7 +186,9 @@ class AllReduceLearner(LocalLearner, ABC):
         return Total(vector, float(weight))
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Add the own share to a sum on its way, or take a finished one in."""
+        """Add the own share to a chunk on its way, or keep a finished one; after the last call
+        `take`.
+        """
         self.site.settle()
         leaving = self._sum.visit(stop, arriving)
         if (total := self._sum.total) is not None:
@@ -190,10 +196,10 @@ class AllReduceLearner(LocalLearner, ABC):
         return Session(leaving, "passed")
 
     def state(self) -> LearnerState:
-        """Return the own model, and a sum that is under way."""
+        """Return the own model, and a sum that is not complete yet."""
         return super().state().plus({}, self._sum.groups())
 
     def restore(self, state: LearnerState) -> None:
-        """Go on with the model and the sum that an earlier life of this hospital had."""
+        """Continue with the model and the sum of a state."""
         super().restore(state)
         self._sum.restore(state.weights)

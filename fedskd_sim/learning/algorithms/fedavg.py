@@ -19,20 +19,21 @@ from fedskd_sim.scenario import AveragingKeys
 
 
 class AveragingLearner(AllReduceLearner):
-    """One hospital's copy of the common model; what travels are chunks of sums.
+    """Base of methods with one common model, averaged after every session with the numbers of
+    training samples as weights (McMahan et al. 2017).
 
-    A method on this base says by `teaching` what holds the model in its sessions.
+    Override `teaching` to add a term to the cross-entropy, or `share` and `take` for another mean.
     """
 
     keys = AveragingKeys
 
     @property
     def length(self) -> int:
-        """As many numbers as the common model has, but its integers."""
+        """The number of the common model's floats, buffers included."""
         return floats_in(next(iter(self.site.specs().values())))
 
     def warm_up(self) -> Session:
-        """Load the data and draw the common initial model; nothing is trained."""
+        """Load the data and draw the common initial weights. Nothing is trained."""
         self.site.settle()
         self.model = self.site.first(self.site.common_seed("initial weights"))
         return self.site.note_remarks(Session(snapshot(self.model)))
@@ -42,20 +43,20 @@ class AveragingLearner(AllReduceLearner):
         return self.site.seed("session", round_)
 
     def share(self, round_: int) -> Total:  # noqa: ARG002 - every round is alike
-        """Return the model, weighted by the training samples."""
+        """Return the model's floats times the number of training samples, and that number."""
         samples = float(len(self.site.data.train.labels))
         return Total(flat(self.model) * samples, samples)
 
     def take(self, total: Total) -> None:
-        """Become the mean."""
+        """Write the weighted mean into the own copy of the model."""
         chosen = self.site.scenario.architecture(self.site.name)
         install_flat(self.model, total.vector / total.weight, buffers=chosen.buffers == "travel")
         self.changed()
 
 
 def flat(model: nn.Module, names: Container[str] | None = None) -> Tensor:
-    """Return a model's float tensors in a row, (length,) float32, a copy; or those of its
-    ``state_dict`` that have one of the ``names``.
+    """Return a copy of a model's float tensors as one vector (length,), float32, in the order of
+    its ``state_dict``. With ``names`` only the tensors of these names.
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> install_flat(model, torch.tensor([1.0, 2.0]))
@@ -74,10 +75,12 @@ def install_flat(
     buffers: bool = True,
     names: Container[str] | None = None,
 ) -> None:
-    """Write the result of `flat` with the same ``names`` back into a model, but for integer tensors
-    and, without ``buffers``, what it holds beside its parameters.
+    """Write a vector of `flat` with the same ``names`` back into a model. Integer tensors stay as
+    they are, and so does what the model holds beside its parameters if ``buffers`` is False.
 
-    RuntimeError for a vector of another length.
+    Raises:
+        RuntimeError: the vector has another length.
+
     """
     own, into = {} if buffers else buffers_of(model), _floats(model, names)
     for tensor, part in zip(into, vector.split([one.numel() for one in into]), strict=True):

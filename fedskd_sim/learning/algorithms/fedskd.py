@@ -28,12 +28,12 @@ from fedskd_sim.scenario import AlgorithmKeys, CirculationKeys, FedSKD
 
 
 class CirculatingLearner(Keeping):
-    """One hospital's models: ``home`` is the resident; a visitor lives from its arrival to the
-    next one's.
+    """Base of methods whose models circulate: a visitor and the resident train together at every
+    stop.
 
-    A method on this base says by `teaching` what visitor and resident learn from each other, by
-    `join` what home does with a traveller that has come back, or takes `visit` and `homecome`
-    into its own hands.
+    Override `teaching` for what visitor and resident learn from each other, `join` for what home
+    does with its returned traveller, or `visit` and `homecome` as a whole. ``self.home`` is the
+    resident, ``self.site`` the hospital (a `Site`). A visitor is kept until the next one arrives.
     """
 
     keys: type[AlgorithmKeys] = CirculationKeys
@@ -61,7 +61,9 @@ class CirculatingLearner(Keeping):
         self._unspent = 0.0
 
     def warm_up(self) -> Session:
-        """Load the data and train the own model alone by cross-entropy."""
+        """Load the data, draw initial weights, and train the own model by cross-entropy for
+        ``training.warmup_epochs``.
+        """
         self.site.settle()
         self.home = self.site.first(self.site.seed("initial weights"))
         work = self.site.passes(self.site.training.warmup_epochs)
@@ -71,11 +73,11 @@ class CirculatingLearner(Keeping):
         return self.site.note_remarks(session)
 
     def alone(self, round_: int) -> Session | None:
-        """Do nothing: a round begins with the departures."""
+        """Return None: a round begins with the departures."""
 
     def depart(self, round_: int) -> Weights:
-        """Return a copy of the home model, or the traveller as it came home where the two are kept
-        apart. Tested is the home model, everywhere, unless both are kept for good (two_track).
+        """Return a copy of the home model, or the traveller as it came home if the two are kept
+        apart. For the evaluation it is the home model, except with ``reconcile: two_track``.
         """
         returns = round_ <= self._config.rounds
         apart = self._general if returns or self._config.reconcile == "two_track" else None
@@ -84,7 +86,7 @@ class CirculatingLearner(Keeping):
         return leaving
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Train the visitor beside the resident, and let them teach each other."""
+        """Train the visitor beside the resident, with `teaching` added to the cross-entropies."""
         self.site.settle()
         self._visitor, self._arrived = self.site.visitor(stop.model, arriving)
         self._model = stop.model
@@ -104,8 +106,8 @@ class CirculatingLearner(Keeping):
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Train with the returned traveller, then reconcile it and the resident; where it was
-        the only copy, just take it back.
+        """Train with the returned traveller, then reconcile it and the resident by `join`. If it
+        was the only copy (``schedule.mode: sequential``), just take it back.
         """
         if self._config.schedule.mode == "sequential":
             return self._take_back(stop, arriving)
@@ -127,8 +129,8 @@ class CirculatingLearner(Keeping):
         return replace(session, weights=export(self.home), reason=reason, returned=returned)
 
     def join(self, resident: Weights, traveller: Weights, validation: int) -> Reconciled:
-        """Return what home does with its resident and its returned traveller, as ``reconcile``
-        says; ``validation`` counts the samples on which they can be compared.
+        """Return the next home model, made of the resident and the returned traveller as
+        ``algorithm.reconcile`` says. ``validation`` is the number of validation samples.
         """
         return reconcile(self._config.reconcile, resident, traveller, self.site.score, validation)
 
@@ -146,7 +148,7 @@ class CirculatingLearner(Keeping):
         return Session(arriving, "passed")
 
     def assess(self) -> Measures:
-        """Measure visitor and resident (at home: the reconciled model) on the host's validation
+        """Measure visitor and resident, or at home the reconciled model, on the host's validation
         data.
         """
         self.site.settle()
@@ -182,31 +184,33 @@ class CirculatingLearner(Keeping):
 
     @property
     def tested(self) -> nn.Module:
-        """The model that is tested at home, sets out for the evaluation and is left in the end: the
-        resident.
+        """The model that is tested at home, departs for the evaluation and is saved at the end: the
+        resident unless overridden.
         """
         return self.home
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
-        """Measure a model, or the own home model, on the host's test data."""
+        """Measure an arriving model, or the own home model if None arrives, on the host's test
+        data.
+        """
         self.site.settle()
         return self.site.test(
             model, self.tested if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
-        """Do nothing: no models are kept."""
+        """Return None: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Return the final home model, and the traveller that is kept apart from it as
+        """Return the final home model under '', and a traveller that is kept apart from it under
         ``traveller``.
         """
         home = {"": export(self.tested)}
         return home if self._general is None else {**home, "traveller": self._general}
 
     def state(self) -> LearnerState:
-        """Return the resident, what sets out in its place or has set out, and the work that is
-        left over from sessions.
+        """Return the resident, a traveller that is kept apart or has departed, the work left over
+        from sessions, and attributes declared as `Kept`.
         """
         models = {
             "home": view(getattr(self, "home", None)),
@@ -216,7 +220,7 @@ class CirculatingLearner(Keeping):
         return self.keep(self.site.state().plus({"unspent": self._unspent}, models))
 
     def restore(self, state: LearnerState) -> None:
-        """Go on with the models and the unspent work that an earlier life of this hospital had."""
+        """Continue with the models, the work left over and the attributes of a state."""
         self.site.restore(state)
         if "home" in state.weights:
             self.home = self.site.build(self.site.name, state.weights["home"])
@@ -225,8 +229,9 @@ class CirculatingLearner(Keeping):
         self.take_back(state, self.site)
 
     def teaching(self, stop: Stop, arriving: Weights) -> Teaching:
-        """Return what is added to the cross-entropies at a stop: the terms of FedSKD, as far as
-        the scenario gives them a weight. ``arriving`` is the visitor as it came.
+        """Return a function that is called in every step at a stop, and returns the `AddedLoss`:
+        the terms of FedSKD to which the scenario gives a weight. ``arriving`` are the visitor's
+        weights on arrival.
         """
         held = self._self_similarity is not None or self._config.self_distillation.kl > 0
         past = self.site.build(stop.model, arriving).eval() if held else None

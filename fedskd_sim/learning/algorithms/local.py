@@ -20,11 +20,11 @@ from fedskd_sim.scenario import AlgorithmKeys
 
 
 class LocalLearner(Keeping):
-    """One hospital's own model; it travels only to be evaluated.
+    """Base of methods in which nothing is exchanged in the rounds: every hospital trains a model of
+    its own, which travels only to be evaluated. `alone` is the only session of a round.
 
-    A method on this base says by `teaching` what a session adds to the cross-entropy, and by
-    `companions` which other models train beside the own one. Take it where nothing is exchanged in
-    the rounds; `alone` is then the only session of a round.
+    Override `teaching` to add a term to the cross-entropy, and `companions` to train other models
+    beside the own one. The own model is ``self.model``, the hospital ``self.site`` (a `Site`).
 
     >>> class Held(LocalLearner):
     ...     def teaching(self, round_):
@@ -43,7 +43,7 @@ class LocalLearner(Keeping):
         self._assessed = False
 
     def warm_up(self) -> Session:
-        """Load the data and train for the warm-up."""
+        """Load the data, draw initial weights, and train for ``training.warmup_epochs``."""
         self.site.settle()
         self.model = self.site.first(self.site.seed("initial weights"))
         work = self.site.passes(self.site.training.warmup_epochs)
@@ -51,7 +51,7 @@ class LocalLearner(Keeping):
         return self.site.note_remarks(self.site.session(SessionModels({"own": self.model}), job))
 
     def alone(self, round_: int) -> Session | None:
-        """Train for a session."""
+        """Train the own model and its companions for ``training.epochs``."""
         self.site.settle()
         before = snapshot(self.model)
         models = SessionModels({"own": self.model, **self.companions()})
@@ -62,13 +62,15 @@ class LocalLearner(Keeping):
         return session
 
     def companions(self) -> Mapping[str, nn.Module]:
-        """Return the models that train beside the own one in every session, by role, such as
-        ``common``, with which records begin the names of their measures.
+        """Return the models that train beside the own one in every session, by role. A role such as
+        ``common`` is the prefix of their measures in records.
         """
         return {}
 
     def teaching(self, round_: int) -> Teaching | None:  # noqa: ARG002 - here every round is alike
-        """Return what is added to the cross-entropies in a round's session; None for nothing."""
+        """Return a function that is called in every step of a round's session, and returns the
+        `AddedLoss`; None for nothing.
+        """
         return None
 
     def session_seed(self, round_: int) -> int:
@@ -77,17 +79,17 @@ class LocalLearner(Keeping):
 
     @property
     def tested(self) -> nn.Module:
-        """The model that is measured, sets out for the evaluation and is left in the end: the own
-        one.
+        """The model that is measured, departs for the evaluation and is saved at the end: the own
+        one unless overridden.
         """
         return self.model
 
     def changed(self) -> None:
-        """Note that the own model was changed outside of a session, so that it is measured anew."""
+        """Call this after a change of the own model outside of a session, to have it measured."""
         self._drift, self._assessed = {}, False
 
     def depart(self, round_: int) -> Weights:  # noqa: ARG002 - the only departure is to the evaluation
-        """Return a copy of the model."""
+        """Return a copy of the tested model."""
         return snapshot(self.tested)
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:  # noqa: ARG002 - never called
@@ -97,7 +99,9 @@ class LocalLearner(Keeping):
     homecome = visit
 
     def assess(self) -> Measures:
-        """Measure the model on the host's validation data, if it has changed since."""
+        """Measure the tested model on the host's validation data. Return nothing if it has not
+        changed since the last time.
+        """
         self.site.settle()
         if self._assessed:
             return {}
@@ -105,26 +109,26 @@ class LocalLearner(Keeping):
         return {**self.site.validate(self.tested), **self._drift}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:
-        """Measure a model, or the own one, on the host's test data."""
+        """Measure an arriving model, or the own one if None arrives, on the host's test data."""
         self.site.settle()
         return self.site.test(
             model, self.tested if arriving is None else self.site.receive(model, arriving)
         )
 
     def ensemble(self) -> Measures | None:
-        """Do nothing: no models are kept."""
+        """Return None: no models are kept."""
 
     def results(self) -> Mapping[str, Weights]:
-        """Return the final model."""
+        """Return the tested model's weights under ''."""
         return {"": export(self.tested)}
 
     def state(self) -> LearnerState:
-        """Return the model, which has been assessed between steps."""
+        """Return the own model, and attributes declared as `Kept`."""
         held = {"home": view(getattr(self, "model", None))}
         return self.keep(self.site.state().plus({}, held))
 
     def restore(self, state: LearnerState) -> None:
-        """Go on with the model that an earlier life of this hospital had."""
+        """Continue with the model and attributes of a state."""
         self.site.restore(state)
         if "home" in state.weights:
             self.model, self._assessed = (

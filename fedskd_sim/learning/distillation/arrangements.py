@@ -264,8 +264,8 @@ def _pool(features: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def channel_means(deep: Tensor, length: int) -> Tensor:
-    """Return features (B, length) of deep maps (B, C, ...) of any architecture: channel means over
-    space, neighbouring channels pooled.
+    """Return features (B, length) of deep maps (B, C, ...), to compare architectures: means over
+    space of each channel, of which neighbours are averaged down to ``length``.
 
     >>> channel_means(torch.tensor([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1, 1), 2)
     tensor([[2., 6.]])

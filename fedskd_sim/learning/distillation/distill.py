@@ -23,10 +23,11 @@ from fedskd_sim.scenario import Similarity, Tap
 
 
 class Taps(NamedTuple):
-    """The two maps of a model that similarity distillation compares, (B, C, ...) each.
+    """Two feature maps of a model, at which similarity distillation compares it with others.
 
-    An architecture of your own returns ``logits, Taps(mid, deep)``; the sizes in space of both have
-    to be the same for every batch.
+    An architecture of your own returns ``logits, Taps(mid, deep)``. A map is (B, C, H, W) for
+    images, (B, C, D, H, W) for volumes, (B, C, R) for connectivity. Its size in space has to be the
+    same for every batch.
 
     >>> Taps(torch.zeros(2, 8, 14, 14), torch.ones(2, 32, 7, 7)).at("deep").shape
     torch.Size([2, 32, 7, 7])
@@ -34,12 +35,13 @@ class Taps(NamedTuple):
     """
 
     mid: Tensor
-    """Map of a middle stage; the pixel level's unless told otherwise."""
+    """The map of a middle stage. The pixel level compares it unless the scenario says otherwise."""
     deep: Tensor
-    """Map of the last stage; the batch and region levels' unless told otherwise."""
+    """The map of the last stage. Batch and region level compare it unless the scenario says
+    otherwise."""
 
     def at(self, tap: Tap) -> Tensor:
-        """Return a map by its name."""
+        """Return a map by its name, ``mid`` or ``deep``."""
         return self.mid if tap == "mid" else self.deep
 
 

@@ -38,10 +38,10 @@ Rows = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a reader knows of some samples before it reads them: of which kind and size they are.
+    """The kind and size of samples, known before they are read.
 
-    A cohort whose ``preview`` this is can be checked, and its networks built, without its samples
-    being read: they are read when a hospital trains.
+    With a ``Cohort.preview`` data are checked and networks are built without reading samples; they
+    are read when a hospital trains.
 
     >>> Preview(np.empty((0, 28, 28, 3), np.uint8)).like.shape
     (0, 28, 28, 3)
@@ -49,19 +49,20 @@ class Preview:
     """
 
     like: Any
-    """No samples: an array (0, ...) of the shape and the dtype that they will have."""
+    """An empty array (0, ...) with the shape and dtype of the samples."""
     atlas: Any = None
-    """Of volumes: the region of each voxel (D, H, W), whole numbers from 1 on, 0 outside."""
+    """For volumes: the region of each voxel, whole numbers (D, H, W) from 1 on; 0 is outside."""
     space: Geometry | None = None
-    """Of volumes: where their voxels lie."""
+    """For volumes: where their voxels lie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """All samples that a reader has found, N of them, and what is known of each.
+    """What a reader returns: all N samples that it has found, of all sites.
 
-    Only ``samples`` and ``labels`` are needed; every other field is a sequence of N, or None,
-    unless it says otherwise.
+    ``samples`` and ``labels`` are required. Every other field is a sequence of N, or None, unless
+    it says otherwise. What is wrong ends `launch` and ``validate`` with an error that names the
+    row, counted from 0.
 
     >>> pixels = np.zeros((2, 8, 8, 3), np.uint8)
     >>> cohort = Cohort(pixels, ["benign", "malignant"], subjects=["p1", "p2"])
@@ -71,40 +72,42 @@ class Cohort:
     """
 
     samples: Any
-    """An array (N, ...), or a function that gives an array (n, ...) for an array of n row numbers:
-    images uint8 (S, S) or (S, S, 3), connectivity (R, R) or volumes (D, H, W) or (C, D, H, W) of
-    float32, which models see as they are: bring them to a spread near 1; or rows of a table, W
-    numbers of float32, of which NaN is missing. A function may give a
-    pair, that array and a text for the records: what was masked or left out."""
+    """An array (N, ...), or a function that returns an array (n, ...) for an array of n row
+    numbers. Images are uint8 (S, S) or (S, S, 3). Connectivity (R, R) and volumes (D, H, W) or
+    (C, D, H, W) are float32, which models see as they are: bring them to a spread near 1. Rows of a
+    table are float32 (W,), NaN for missing. A function may return a pair instead: the array, and a
+    text for the records, such as what was masked."""
     labels: Any
     """The class of each sample: its name, or its number from 0."""
     classes: Sequence[str] | None = None
-    """The names of the classes in their order. None: the names in ``labels``, sorted, or the
-    numbers."""
+    """The names of the classes, in order. None: the names in ``labels``, sorted, or 0, 1, ..."""
     subjects: Any = None
-    """Whom a sample is of; nobody's samples come into two folds. None: each of another one. What
-    is drawn, is drawn by their names in order, of which ``10`` comes before ``9``."""
+    """The subject of each sample; no subject is in two folds. None: every sample is of another
+    one. Drawn folds and parts depend on the names, sorted as texts (``10`` before ``9``)."""
     sites: Any = None
-    """The site of each sample, by which hospitals share them. None: they share by partition."""
+    """The site of each sample, which a hospital names as ``data.site``. None: hospitals share by
+    ``data.partition``."""
     folds: Any = None
-    """0 to 4. None: drawn, always the same ones, evenly over sites and classes."""
+    """The fold of each sample, 0 to 4. None: five are drawn, always the same, evenly over sites
+    and classes."""
     splits: Any = None
-    """Instead of folds: ``train``, ``validation`` or ``test``; or ``none``, which is left out."""
+    """Instead of folds: ``train``, ``validation`` or ``test``, or ``none`` to leave a sample
+    out."""
     ids: Any = None
-    """What a sample is called in tables of predictions and, without subjects, drawn by. None: its
-    row, from 0."""
+    """The name of each sample in tables of predictions. Without subjects, drawn folds and parts
+    depend on it. None: its row, from 0."""
     blocks: Any = None
-    """What folds that are drawn are even over, beside classes. None: sites."""
+    """Groups, such as scanners, over which drawn folds are even, beside classes. None: sites."""
     besides: Mapping[str, Sequence[tuple[str, str]]] | None = None
-    """What was found and is no sample, for the counts: under each reason a pair of site and class
-    for each, with '' where it has none."""
+    """What was found and is no sample, for the counts: by reason a pair of site and class for
+    each, such as ``{"without a scan": [("Aachen", "melanoma")]}``; '' for none."""
     columns: Sequence[str] | None = None
-    """Of tables: the column that each of the W numbers is of; a category has several numbers side
-    by side. What is missing at a hospital is filled by the mean of its own training samples, or by
-    0 where it has none, and flagged. None: each number is a column."""
+    """For tables: the column of each of the W numbers; a category has several, side by side.
+    Missing ones become the mean of the hospital's own training samples, or 0 if it has none, and
+    are flagged. None: each number is a column."""
     preview: Callable[[Rows], Preview] | None = None
-    """A function that gives a `Preview` of the samples of some rows, and may raise an error where
-    they cannot be read. None: a few samples are looked at."""
+    """A function that returns a `Preview` for an array of row numbers, or raises an error if they
+    cannot be read. None: a few samples are read."""
 
 
 class Unfit(Exception):

@@ -7,17 +7,16 @@ from pathlib import Path
 
 
 def files_below(folder: Path, *endings: str) -> list[Path]:
-    """List the files in any folders below one, in order: the same list wherever they lie.
-
-    Links to folders are followed, each folder once; hidden files are left out.
+    """Return the files in a folder and in all folders below it, sorted by path. Links to folders
+    are followed, each folder once. Hidden files are left out.
 
     >>> from pathlib import Path
     >>> files_below(Path("no such folder"), ".jpg", ".png")
     []
 
     Args:
-        folder: where to begin; one that is not there has none.
-        endings: what names end with, as they are written; nothing for all files.
+        folder: where to begin; if it is not there, the list is empty.
+        endings: return only files whose names end so, as written; without any all files.
 
     """
     found: list[Path] = []

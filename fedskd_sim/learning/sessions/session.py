@@ -162,25 +162,26 @@ class TrainingJob(NamedTuple):
 
 
 class SessionModels(NamedTuple):
-    """Who is in a session, by role, such as ``visitor`` and ``resident``.
-
-    The first is the visitor, or the model that trains alone: records tell of it without a prefix,
-    and of any other with its role before the measure, as ``resident_loss``.
-    """
+    """The models of a session, by role."""
 
     by_role: Mapping[str, nn.Module]
+    """Models by role, such as ``visitor`` and ``resident``. The first one is the visitor, or the
+    model that trains alone. Records have its measures without a prefix, and those of any other
+    with its role in front, as ``resident_loss``."""
     every: int = 1
-    """The resident trains in every n-th step; 0: never."""
+    """All but the first train in every n-th step; 0: never."""
     teaches: bool = False
-    """The resident is asked in the steps in which it does not train."""
+    """They are also asked in the steps in which they do not train."""
 
     @property
     def main(self) -> str:
-        """The role of the first."""
+        """The role of the first model."""
         return next(iter(self.by_role))
 
     def at(self, step: int) -> dict[str, bool]:
-        """Return who takes part in a step (counted from 0), and whether it trains."""
+        """Return the roles that take part in a step (counted from 0), each with whether it
+        trains.
+        """
         trains = self.every > 0 and (step + 1) % self.every == 0
         return {
             name: name == self.main or trains
@@ -189,7 +190,9 @@ class SessionModels(NamedTuple):
         }
 
     def moment(self, number: int, total: int, accumulate: int = 1) -> Moment:
-        """Return a step of a session in which so many mini-batches make one gradient step."""
+        """Return step ``number`` of ``total``, of a session in which ``accumulate`` mini-batches
+        make one step of the optimiser.
+        """
         roles = self.at(number)
         if accumulate == 1:
             return Moment(number, total, roles)
@@ -202,7 +205,7 @@ class SessionModels(NamedTuple):
 
     @property
     def learners(self) -> dict[str, nn.Module]:
-        """Those who train in some step."""
+        """The models that train in some step, by role."""
         return {
             name: model for name, model in self.by_role.items() if name == self.main or self.every
         }

@@ -36,11 +36,10 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Output(NamedTuple):
-    """What a model made of a batch: logits (B, classes), fp32, and its maps; with a gradient where
-    the model trains in this step.
-    """
+    """What a model returned for a batch; with a gradient if the model trains in this step."""
 
     logits: Tensor
+    """(B, classes), float32."""
     taps: Taps
 
 
@@ -74,11 +73,11 @@ class Moment(NamedTuple):
 
 
 class TrainingStep(NamedTuple):
-    """A step as what is taught sees it: the batch as all models see it, what each made of it, in
-    which precision, and the models themselves.
+    """One training step, as a `Loss` or a teaching gets it after the forward passes.
 
-    A `Loss` and a teaching get one in every step. ``outputs[role]`` and ``models[role]`` are by
-    role, `SessionModels` says which; a role that is not there raises KeyError with those that are.
+    ``outputs[role]`` and ``models[role]`` are by role, such as ``visitor`` (see `SessionModels`); a
+    role that is not in the step raises KeyError with the roles that are. ``batch.images`` and
+    ``batch.labels`` are the mini-batch that all models see.
     """
 
     batch: Samples
@@ -89,7 +88,7 @@ class TrainingStep(NamedTuple):
     class_weights: Tensor | None = None
     """Weights of the classes (classes,) in the cross-entropies."""
     task: PredictionTask = ONE_LABEL
-    """What the models are asked."""
+    """The prediction task: which loss and decisions belong to the labels."""
 
     @property
     def labels(self) -> Tensor:
@@ -107,31 +106,31 @@ class TrainingStep(NamedTuple):
         return next(iter(self.moment.roles))
 
     def prefix(self, role: str) -> str:
-        """Return what stands before a model's measures in records: nothing for the first, and its
-        role for any other, such as ``resident_``.
+        """Return the prefix of a model's measures in records: empty for the first model, else its
+        role, as in ``resident_``.
         """
         return "" if role == self.main else f"{role}_"
 
     def logits(self, role: str = "") -> Tensor:
-        """Return the logits (B, classes) of the model of a role, of the first without one."""
+        """Return the logits (B, classes) of a role's model; without a role those of the first."""
         return self.outputs[role or self.main].logits
 
     def cross_entropy(self, role: str = "") -> Tensor:
-        """Return the cross-entropy of the model of a role, of the first without one, as it is
-        without a loss of the user's own.
+        """Return the built-in cross-entropy of a role's model, a scalar, class weights included;
+        without a role that of the first.
         """
         return self.task.loss(self.logits(role), self.labels, self.class_weights)
 
     def ask(self, model: nn.Module) -> Output:
-        """Ask a frozen model about the batch, without gradients and in the session's precision, in
-        the mode that it is in.
+        """Return the output of a frozen model for the batch: without gradients, in the session's
+        precision, and in the mode (training or evaluation) that the model is in.
         """
         with torch.no_grad():
             return answer(model, self.batch.images, self.precision)
 
     def rise(self, share: float) -> float | Tensor:
-        """Return the factor that rises from 0 to 1 over the first ``share`` of the session: a
-        number, or a float64 scalar where steps are replayed.
+        """Return a factor that rises from 0 to 1 over the first ``share`` (0 to 1) of the session,
+        and stays 1. It is a float, or a float64 scalar tensor where steps are recorded.
         """
         number, total, _, clock, _ = self.moment
         factor = ramp(number, total, share)
@@ -141,11 +140,10 @@ class TrainingStep(NamedTuple):
 
 
 class AddedLoss(NamedTuple):
-    """What a teaching returns: what is added to the cross-entropies, a scalar (None: nothing), and
-    what records show of it, scalars without a gradient by name.
+    """What a teaching returns: a term of the loss, and its parts for the records.
 
-    Another value, a tensor that is no scalar, and a part with the name of a cross-entropy
-    (``loss``, ``resident_loss``) end the session with a TypeError that names the teaching.
+    A total or part that is no scalar tensor, or a part with the name of a cross-entropy (``loss``,
+    ``resident_loss``), ends the session with a TypeError that names the teaching.
 
     >>> weights = torch.tensor([3.0, 4.0], requires_grad=True)
     >>> norm = weights.norm()
@@ -155,37 +153,41 @@ class AddedLoss(NamedTuple):
     """
 
     total: Tensor | None
+    """The scalar that is added to the cross-entropies; None: nothing."""
     parts: Mapping[str, Tensor]
+    """Scalars without a gradient that records show, by name."""
 
 
 Teaching = Callable[[TrainingStep], AddedLoss]
 
 
 class Loss:
-    """A loss of a user's own, which holds in every session of every algorithm: the warm-up, visits,
-    training at home. It is made once per hospital, with its options; what is not overridden is as
-    without it.
+    """Base of a loss of your own, offered by `loss`. It holds in every session of every algorithm:
+    the warm-up, visits, training at home. Each hospital makes one object, with its options.
+    Override what you need; the rest is as without it.
     """
 
     @property
     def called(self) -> str:
-        """What records call the part that it adds."""
+        """The name in records of what `added` returns; the name of the class unless overridden."""
         return type(self).__name__.lower()
 
     def prepare(self, batch: Samples) -> Samples:
-        """Return the mini-batch that all models of a step see: images and labels."""
+        """Return the mini-batch that all models of a step see, as
+        ``batch._replace(images=..., labels=...)``. Another type or unequal lengths raise TypeError.
+        """
         return batch
 
     def supervised(self, step: TrainingStep, role: str) -> Tensor:
-        """Return what stands in the place of the cross-entropy of a model that trains, a scalar."""
+        """Return a scalar in place of the cross-entropy, for each model that trains."""
         return step.cross_entropy(role)
 
     def added(self, step: TrainingStep) -> AddedLoss | Tensor | None:
-        """Return what is added to the losses of all models, a scalar; None for nothing."""
+        """Return a scalar that is added to the sum of all models' losses; None for nothing."""
 
     def before_step(self, step: TrainingStep, role: str) -> None:
-        """Change the gradients of a model that trains, after the backward pass and before they are
-        clipped and its optimiser steps.
+        """Change the gradients of ``step.models[role]``, which trains, in place. It is called after
+        the backward pass, before gradients are clipped and the optimiser steps.
         """
 
 
@@ -482,8 +484,8 @@ class Exchange:
 
 
 def divergence(teacher: Output, student: Output) -> Tensor:
-    """Return KL(sg teacher || student) of the predictions, the mean over the batch, natural
-    logarithm, temperature 1.
+    """Return KL(sg teacher || student) of the predictions: a scalar in nats, the mean over the
+    batch, at temperature 1. The teacher gets no gradient (sg).
 
     >>> maps = Taps(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
     >>> sure, unsure = (Output(torch.tensor([[x, 0.0]]), maps) for x in (2.0, 0.0))
