@@ -35,7 +35,7 @@ class Session:
     samples: int = 0
     """Sample-gradients: every sample of every batch, once for each model that trained on it."""
     steps: int = 0
-    """Steps of the optimiser."""
+    """Mini-batches that it trained on."""
     measures: Measures = field(default_factory=dict)
     """What it measured, as sums and weights by name."""
     returned: Weights | None = None

@@ -45,45 +45,45 @@ Takes = Literal["image", "volume", "roi", "table"]
 
 
 class Architecture(Part):
-    """A registered architecture with its options, or a class of networks of an installed package; a
-    bare name in the file means no options.
+    """A named architecture with its options, or a class of networks of an installed package. A bare
+    name in the file means no options.
     """
 
     name: str
-    """See ``fedskd-sim models``; or ``package.module:Class``, a class of networks
+    """One of ``fedskd-sim models``; or ``package.module:Class``, a class of networks
     (``torch.nn.Module``) of an installed package, such as ``torchvision.models:DenseNet``."""
     options: dict[str, Option] = {}
     """Options of this architecture, for example ``{width: 32, norm: group}``; of a class its
-    arguments, among which ``$channels``, ``$classes`` and ``$size`` (pixels or voxels along the
-    shortest axis, regions, or columns) stand for what the data have."""
+    arguments. In these ``$channels``, ``$classes`` and ``$size`` stand for what the data have. Size
+    is pixels or voxels along the shortest axis, regions, or columns."""
     input: Takes | None = None
-    """What a network of a package takes; null: volumes if its name begins with ``vol-``,
-    connectivity with ``roi-``, rows of tables with ``tab-``, else images."""
+    """What the network takes; null: volumes if its name begins with ``vol-``, connectivity with
+    ``roi-``, rows of tables with ``tab-``, else images."""
     taps: Annotated[tuple[str, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
     """Two modules of a network of a package, the middle and the deep one, whose outputs are
-    compared; where a class is named without any, they are proposed from a trial pass, as
-    ``fedskd-sim models NAME`` shows."""
+    compared. null: a class gets the two that a trial pass proposes, which ``fedskd-sim models
+    NAME`` shows."""
     output: str | int | None = None
-    """Which entry of what a network of a package gives are the logits, where it gives several: the
-    name of an entry or field, or its number from 0."""
+    """The entry that holds the logits, if a network of a package returns several: its name, or its
+    number from 0."""
     weights: str = ""
     """A file of initial weights with the names of the network's own ``state_dict``: safetensors, or
-    what ``torch.save`` made of it. Where only the number of classes differs, the head stays as it
-    was drawn."""
+    what ``torch.save`` made of it. If only the number of classes differs, the head stays as it was
+    drawn."""
     trainable: Annotated[
         Literal["all", "head"] | Annotated[tuple[str, ...], Field(min_length=1, strict=False)],
         Field(union_mode="left_to_right"),
     ] = "all"
-    """all; head: the last module whose weights have as many rows as there are classes; or patterns
-    of names of parameters, such as ``[layer4.*, fc.*]``. The rest stays as it is, in evaluation
-    mode."""
+    """Which part trains: all; head, the last module whose weights have as many rows as there are
+    classes; or patterns of names of parameters, such as ``[layer4.*, fc.*]``. The rest stays as it
+    is, in evaluation mode."""
     head_rate: Positive | None = None
     """Learning rate of the head; null: ``training.optimiser.learning_rate``."""
     buffers: Literal["travel", "stay"] = "travel"
     """What a network holds beside its parameters, such as the statistics of batch normalisation.
     travel: they go where the model goes, and are averaged with it. stay: every hospital keeps those
-    with which a model left it, for when it comes again to train or to be tested; those that it
-    brings count where it has not trained yet."""
+    with which a model left it, and uses them when it comes again. Where it has not trained yet,
+    those that it brings count."""
 
     @property
     def is_class(self) -> bool:
@@ -92,12 +92,12 @@ class Architecture(Part):
 
     @property
     def restricted(self) -> bool:
-        """Whether its parts do not all train alike."""
+        """Whether not all of its parts train alike."""
         return self.trainable != "all" or self.head_rate is not None
 
     @property
     def takes(self) -> Takes:
-        """What goes into it."""
+        """What goes into the network: ``input``, or what its name says."""
         prefixes: dict[str, Takes] = {"roi-": "roi", "vol-": "volume", "tab-": "table"}
         by_name = [kind for prefix, kind in prefixes.items() if self.name.startswith(prefix)]
         return self.input or (by_name[0] if by_name else "image")

@@ -20,7 +20,7 @@ from fedskd_sim.scenario import AlgorithmKeys
 
 
 class LocalLearner(Keeping):
-    """Base of methods in which nothing is exchanged in the rounds: every hospital trains a model of
+    """Base of methods in which nothing is exchanged in the rounds. Every hospital trains a model of
     its own, which travels only to be evaluated. `alone` is the only session of a round.
 
     Override `teaching` to add a term to the cross-entropy, and `companions` to train other models
