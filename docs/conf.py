@@ -50,6 +50,7 @@ MENU: Mapping[str, list[str]] = {
         "troubleshooting",
     ],
     "Reference": [
+        "gallery",
         "scenario-reference",
         "command-line",
         "exit-codes",

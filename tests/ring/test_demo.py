@@ -39,5 +39,5 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, cli: Callable) ->
     assert done.returncode == 0, done.stdout + done.stderr
     printed = {*form(done.stdout)}
     lines = [line for line in form(told) if line != "..."]
-    assert len(lines) > 8
+    assert len(lines) > 2
     assert not [line for line in lines if line not in printed]
