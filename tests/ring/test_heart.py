@@ -38,8 +38,8 @@ def test_four_real_hospitals_learn_as_the_manual_shows(tmp_path: Path, cli: Call
             "long-beach": 200,
         }.items()
     }
-    assert found["ensemble"]["auc"] > 0.7
-    assert found["metrics"]["auc"]["personalization"] > 0.7
+    assert found["ensemble"]["auc"] > 0.75  # 0.67 with weights that do not move
+    assert found["metrics"]["auc"]["personalization"] > 0.7  # 0.58 with those
     assert found["metrics"]["auc"]["generalization"] > 0.7
     proved = cli("verify", "runs/heart", cwd=tmp_path)
     assert proved.returncode == 0, proved.stdout + proved.stderr
