@@ -78,7 +78,7 @@ def load_for(
     return loaded
 
 
-class Part(NamedTuple):
+class WrittenPart(NamedTuple):
     """A hospital's part of the data, in a folder of its own."""
 
     hospital: str
@@ -93,7 +93,9 @@ def check_empty(out: Path) -> None:
         raise OutputNotEmpty(f"{out} is not empty", fix="give another --out")
 
 
-def split(loaded: Loaded, data: Path | None, out: Path, tell: Tell = lambda _: None) -> list[Part]:
+def split(
+    loaded: Loaded, data: Path | None, out: Path, tell: Tell = lambda _: None
+) -> list[WrittenPart]:
     """Write the part of each hospital into a folder of its name.
 
     Args:
@@ -111,12 +113,12 @@ def split(loaded: Loaded, data: Path | None, out: Path, tell: Tell = lambda _: N
     from fedskd_sim.learning.readers import reading  # noqa: PLC0415 - needs numpy
 
     check_empty(out)
-    scenario, parts = loaded.scenario, []
+    scenario, parts = loaded.scenario, list[WrittenPart]()
     for hospital in scenario.hospitals:
         name = hospital.name
         tell(name)
         size = reading.split(hospital.data, data, scenario.seed, name, out / name)
-        parts.append(Part(name, out / name, size))
+        parts.append(WrittenPart(name, out / name, size))
     return parts
 
 

@@ -75,40 +75,48 @@ def write(target: Path, name: str, dataset: Any, seed: int, whole: Whole) -> int
         OSError: the folder cannot be written to.
 
     """
-    found, rows = whole.found, np.flatnonzero(whole.mine)
-    labels, groups, strata = (np.asarray(column)[rows] for column in found.columns[:3])
-    held = np.sort(whole.chosen.rows) if dataset.limit is not None else rows[strata >= 0]
-    values, remark = found.take(held)
+    rows = np.flatnonzero(whole.mine)
+    used = rows[np.asarray(whole.found.columns.strata)[rows] != cut.NOWHERE]
+    held = used if dataset.limit is None else np.sort(whole.chosen.rows)
+    values, remark = whole.found.take(held)
     target.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     (target / PART).unlink(missing_ok=True)
     _save(target / SAMPLES, values)
-    seen = whole.seen
-    if seen and seen.atlas is not None:
-        _save(target / ATLAS, np.asarray(seen.atlas))
+    if whole.seen and whole.seen.atlas is not None:
+        _save(target / ATLAS, np.asarray(whole.seen.atlas))
     told = {
         "form": FORM,
         "hospital": name,
         "data": identity(dataset, seed),
+        **_known(whole, rows),
+        "held": np.searchsorted(rows, held).tolist(),
+        "besides": _besides(dataset, whole),
+        "remark": remark,
+        "sha256": {one.name: _digest(one) for one in _arrays(target)},
+    }
+    with opened(target / PART) as stream:
+        stream.write(json.dumps(told).encode())
+    return sum(one.stat().st_size for one in (*_arrays(target), target / PART))
+
+
+def _known(whole: Whole, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what is known of the hospital's rows, and of all that it learns with."""
+    found, seen = whole.found, whole.seen
+    labels, groups, strata = (np.asarray(column)[rows] for column in found.columns[:3])
+    return {
         "classes": found.classes,
         "by_split": found.by_split,
         "named": found.named,
         "asks": found.asks,
         "columns": found.of_numbers,
         "rows": rows.tolist(),
-        "held": np.searchsorted(rows, held).tolist(),
         "labels": labels.tolist(),
         "groups": groups.tolist(),
         "strata": strata.tolist(),
         "ids": cut.distinct(found.ids, rows),
-        "besides": _besides(dataset, whole),
-        "remark": remark,
         "seen": None if seen is None else _shown(seen),
         "given": whole.given,
-        "sha256": {one.name: _digest(one) for one in _arrays(target)},
     }
-    with opened(target / PART) as stream:
-        stream.write(json.dumps(told).encode())
-    return sum(one.stat().st_size for one in (*_arrays(target), target / PART))
 
 
 def _arrays(target: Path) -> list[Path]:
@@ -167,28 +175,31 @@ def read(place: Path, name: str, dataset: Any, seed: int, *, whole: bool) -> Che
         for file, digest in told["sha256"].items() if whole else ():
             if _digest(place / file) != digest:
                 raise ValueError(f"{file} is not what was written")
-        labels, groups, strata = (np.array(told[key]) for key in ("labels", "groups", "strata"))
-        known = cut.Columns(labels, groups, strata, own=True)
-        besides = {
-            reason: [("", label) for label, number in numbers.items() for _ in range(number)]
-            for reason, numbers in told["besides"].items()
-        }
-        return Checked(
-            _taker(np.load(place / SAMPLES, mmap_mode="r"), told),
-            known,
-            tuple(told["classes"]),
-            tuple(told["ids"]),
-            bool(told["by_split"]),
-            besides,
-            None if told["seen"] is None else _previewer(place, told["seen"]),
-            bool(told["named"]),
-            str(told["asks"]),
-            tuple(told["columns"]),
-            told["given"],
-        )
+        return _checked(place, told)
     except DAMAGE as error:
         text = f"{place / PART} is damaged: {type(error).__name__}: {error}"
         raise DataCorrupt(text, fix=AGAIN, key=NAMED) from error
+
+
+def _checked(place: Path, told: Mapping[str, Any]) -> Checked:
+    labels, groups, strata = (np.array(told[key]) for key in ("labels", "groups", "strata"))
+    besides = {
+        reason: [("", label) for label, number in numbers.items() for _ in range(number)]
+        for reason, numbers in told["besides"].items()
+    }
+    return Checked(
+        _taker(np.load(place / SAMPLES, mmap_mode="r"), told),
+        cut.Columns(labels, groups, strata, own=True),
+        tuple(told["classes"]),
+        tuple(told["ids"]),
+        bool(told["by_split"]),
+        besides,
+        None if told["seen"] is None else _previewer(place, told["seen"]),
+        bool(told["named"]),
+        str(told["asks"]),
+        tuple(told["columns"]),
+        told["given"],
+    )
 
 
 def _check(place: Path, told: Mapping[str, Any], name: str, here: Mapping[str, Any]) -> None:
@@ -213,7 +224,7 @@ def _check(place: Path, told: Mapping[str, Any], name: str, here: Mapping[str, A
 def _taker(
     samples: NDArray[Any], told: Mapping[str, Any]
 ) -> Callable[[Rows], tuple[NDArray[Any], str]]:
-    """Give samples of a part by row, which are held in falling or rising order of rows alike."""
+    """Return a function that takes samples of a part by row."""
     held, remark = np.array(told["held"], np.int64), str(told["remark"])
     if len(samples) != len(held):
         raise ValueError(f"{SAMPLES} has {len(samples)} samples, not {len(held)}")

@@ -53,7 +53,7 @@ from fedskd_sim.learning.readers.cohort import (
     notes,
     previewed,
 )
-from fedskd_sim.learning.samples import Arrays, Facts, Geometry, Images
+from fedskd_sim.learning.samples import Arrays, Facts, Geometry, Given, Images
 from fedskd_sim.records import SampleCounts
 from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, offered_here, reader_of
 from fedskd_sim.wholefiles import unwritable
@@ -82,11 +82,7 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
     with _told(dataset):
         found = _read_for(dataset, folder, scenario_seed, name)
         chosen = _choose(dataset, found, scenario_seed, name)
-        values, given = None, None
-        if isinstance(dataset, OwnData):
-            everybodys = dataset.partition and not found.columns.own
-            values = doubts.look(found, None if everybodys else chosen.rows)
-            given = doubts.given_of(dataset, found, chosen, values)
+        values, given = _doubted(dataset, found, chosen)
         told, seen = _seen(found, chosen.rows, values)
         (kind, grid, channels), columns, filled = _as_learned(found, chosen, told)
         return Facts(
@@ -103,6 +99,17 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
             given,
             columns,
         )
+
+
+def _doubted(
+    dataset: Any, found: Checked, chosen: splits.Splits
+) -> tuple[NDArray[Any] | None, Given | None]:
+    """Look at a few samples of a reader of one's own, and note what it gave; of others nothing."""
+    if not isinstance(dataset, OwnData):
+        return None, None
+    everybodys = dataset.partition and not found.columns.own
+    values = doubts.look(found, None if everybodys else chosen.rows)
+    return values, doubts.given_of(dataset, found, chosen, values)
 
 
 def _as_learned(
