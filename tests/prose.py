@@ -1,8 +1,6 @@
 """Checks the English of README, manual and messages: `make lint` runs it.
 
-A sentence has at most 30 words, and no text has a word of `PRIVATE`. Pages written before this
-check are in `LEFT` with the number of long sentences that each may still have; a number may only
-fall. `python tests/prose.py --figures` prints words and lengths of sentences.
+A sentence has at most 30 words, and no text has a word of `PRIVATE`. `python tests/prose.py --figures` prints words and lengths of sentences.
 """
 
 from __future__ import annotations
@@ -31,9 +29,6 @@ PRIVATE = {
     "was not at hand": "was not available",
 }
 """Patterns of this project's private diction, and what to write in their place."""
-LEFT = {
-    "fedskd_sim/learning/readers/cohort.py": 1,
-}
 
 
 def paragraphs(markdown: str) -> Iterator[str]:
@@ -111,15 +106,10 @@ def private_words(path: Path) -> list[str]:
     ]
 
 
-def faults(path: Path, allowed: int) -> list[str]:
-    """List what is wrong with a file of which `allowed` long sentences are left."""
-    name, long = path.name, long_sentences(path)
-    wrong = [f"{name}: {one}" for one in private_words(path)]
-    if len(long) > allowed:
-        wrong += [f"{name}: {words(one)} words: {one[:110]}" for one in long]
-    elif len(long) < allowed:
-        wrong.append(f"{name}: {len(long)} long sentences are left, not {allowed}: lower LEFT")
-    return wrong
+def faults(path: Path) -> list[str]:
+    """List what is wrong with a file."""
+    long = (f"{words(one)} words: {one[:110]}" for one in long_sentences(path))
+    return [f"{path.name}: {one}" for one in (*private_words(path), *long)]
 
 
 def figures(paths: list[Path]) -> str:
@@ -139,11 +129,7 @@ def main(arguments: list[str]) -> int:
             print(f"{path.name}: {figures([path])}")
         print(f"all pages: {figures(PAGES)}\nmessages: {figures(MODULES)}")
         return 0
-    wrong = [
-        one
-        for path in [*PAGES, *MODULES]
-        for one in faults(path, LEFT.get(str(path.relative_to(ROOT)), 0))
-    ]
+    wrong = [one for path in [*PAGES, *MODULES] for one in faults(path)]
     print("\n".join(wrong), file=sys.stderr)
     return bool(wrong)
 

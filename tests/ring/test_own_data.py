@@ -167,8 +167,8 @@ BAD = {
     "ends": ("__import__('sys').exit(3)", "failed: SystemExit: 3 (m.py:10, in read)"),
     "no cohort": ("[images, labels]", "gives list, not a Cohort"),
     "few samples": ("Cohort(images[:50], labels)", "samples of shape (50, 16, 16) and 60 labels"),
-    "no square": ("Cohort(images[:, 1:], labels)", "shape (1, 15, 16) of uint8, not uint8 (n, S"),
-    "dtype": ("Cohort(images.astype(np.int16), labels)", "of int16, not uint8 (n, S, S)"),
+    "no square": ("Cohort(images[:, 1:], labels)", "shape (1, 15, 16) of uint8. Images are uint8"),
+    "dtype": ("Cohort(images.astype(np.int16), labels)", "of int16. Images are uint8 (n, S, S)"),
     "rows": ("Cohort(lambda rows: images[:5], labels)", "shape (5, 16, 16) for 1 rows"),
     "infinite": (
         "Cohort(matrices + np.nan, labels)",

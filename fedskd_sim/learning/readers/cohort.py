@@ -30,8 +30,8 @@ NEAR_ONE = (0.1, 10.0)
 ASYMMETRY = 1e-3
 """Of the spread, by which what should be symmetric may differ."""
 WANTED = (
-    "uint8 (n, S, S) or (n, S, S, 3) for images, float32 (n, R, R) for connectivity, (n, D, H, W) "
-    "or (n, C, D, H, W) for volumes, float32 (n, W) for rows of a table"
+    "Images are uint8 (n, S, S) or (n, S, S, 3). Others are float32: connectivity (n, R, R), volumes "
+    "(n, D, H, W) or (n, C, D, H, W), rows of a table (n, W)"
 )
 Rows = NDArray[np.integer[Any]]
 
@@ -252,7 +252,7 @@ def form(values: NDArray[Any], rows: Sequence[int] | NDArray[np.integer[Any]]) -
             return Form("volume", (depth, height, width), 1)
         case ("float32", int(channels), int(depth), int(height), int(width)):
             return Form("volume", (depth, height, width), channels)
-    raise Unfit(f"gives samples of shape {values.shape} of {values.dtype}, not {WANTED}")
+    raise Unfit(f"gives samples of shape {values.shape} of {values.dtype}. {WANTED}")
 
 
 def _not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:

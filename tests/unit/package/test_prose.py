@@ -48,12 +48,3 @@ def test_messages_are_read_and_docstrings_are_not(tmp_path: Path) -> None:
     )
     assert PROSE["long_sentences"](module) == [LONG]
     assert PROSE["private_words"](module) == ["'good scenario': write 'valid'"]
-
-
-def test_what_is_left_may_only_fall(tmp_path: Path) -> None:
-    """A page with fewer long sentences than it may have asks for the lower number."""
-    page = tmp_path / "page.md"
-    page.write_text(f"{LONG}.", encoding="utf-8")
-    assert PROSE["faults"](page, 1) == []
-    assert len(PROSE["faults"](page, 0)) == 1
-    assert "lower LEFT" in PROSE["faults"](page, 2)[0]
