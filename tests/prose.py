@@ -1,6 +1,7 @@
 """Checks the English of README, manual and messages: `make lint` runs it.
 
-A sentence has at most 30 words, and no text has a word of `PRIVATE`. `python tests/prose.py --figures` prints words and lengths of sentences.
+A sentence has at most 30 words, and no text has a word of `PRIVATE`. `python tests/prose.py
+--figures` prints words and lengths of sentences.
 """
 
 from __future__ import annotations

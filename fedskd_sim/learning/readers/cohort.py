@@ -30,8 +30,8 @@ NEAR_ONE = (0.1, 10.0)
 ASYMMETRY = 1e-3
 """Of the spread, by which what should be symmetric may differ."""
 WANTED = (
-    "Images are uint8 (n, S, S) or (n, S, S, 3). Others are float32: connectivity (n, R, R), volumes "
-    "(n, D, H, W) or (n, C, D, H, W), rows of a table (n, W)"
+    "Images are uint8 (n, S, S) or (n, S, S, 3). Others are float32: connectivity (n, R, R), "
+    "volumes (n, D, H, W) or (n, C, D, H, W), rows of a table (n, W)"
 )
 Rows = NDArray[np.integer[Any]]
 
