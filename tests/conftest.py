@@ -24,9 +24,14 @@ from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import load
 
 ROOT = Path(__file__).parent.parent
-LANES = {"cluster": ("test_endurance.py", "test_scheduling.py", "test_strangers.py")}
-"""Folders whose tests have so much in common that two processes at most work on them: one through
-these files, one through all others. The two take about as long."""
+LANES = {
+    "cluster": (
+        {"test_endurance.py", "test_scheduling.py", "test_strangers.py"},
+        {"test_afterwards.py", "test_compare_in_pods.py", "test_data_in_pods.py", "test_queue.py"},
+    )
+}
+"""Folders whose tests have so much in common that few processes work on them: one through the files
+of each set, one through all others. They take about as long."""
 BY_FILE = ("chart", "unit")
 """Folders whose files are worked through by one process each: their tests share what is made
 once."""
@@ -53,10 +58,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Give two processes more than there are processors, and one more where there is a cluster:
+    """Give two processes more than there are processors, and two more where there is a cluster:
     tests of runs in real time and in pods mostly wait.
     """
-    return len(os.sched_getaffinity(0)) + 2 + bool(os.environ.get("FEDSKD_TEST_CLUSTER"))
+    return len(os.sched_getaffinity(0)) + 2 + 2 * bool(os.environ.get("FEDSKD_TEST_CLUSTER"))
 
 
 class ByRoom(LoadScopeScheduling):
@@ -65,7 +70,7 @@ class ByRoom(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         room, file = room_of(nodeid), nodeid.partition("::")[0]
         if room in LANES:
-            return f"{room}-{Path(file).name in LANES[room]}"
+            return f"{room}-{[Path(file).name in files for files in LANES[room]]}"
         return file if room in BY_FILE else nodeid
 
 
