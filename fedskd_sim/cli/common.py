@@ -189,7 +189,7 @@ VALUES = click.option(
     "--values",
     multiple=True,
     type=PathArgument(path_type=Path, exists=True, dir_okay=False),
-    help="Values file for the chart, for a run that goes on as at its launch; repeatable.",
+    help="Values file for the chart; repeatable, later files win. To resume: as at the launch.",
 )
 
 

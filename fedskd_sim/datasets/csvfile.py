@@ -104,7 +104,8 @@ def places(
     """Find the columns, each once; raises DataCorrupt."""
     missing = [name for name in needed if name not in header]
     if missing:
-        raise corrupt(f"{path} lacks the columns {', '.join(missing)}")
+        fix = f"correct their names, or the file: it has {', '.join(header)}; see docs/data.md"
+        raise corrupt(f"{path} lacks the columns {', '.join(missing)}", fix)
     found: dict[str, int] = {}
     for name in (*needed, *optional):
         alike = [

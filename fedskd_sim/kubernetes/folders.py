@@ -34,8 +34,8 @@ AT_ONCE = 4
 """From so many hospitals results come at a time."""
 PATIENCE_S = 60.0
 """Seconds without a byte after which a try is given up."""
-READER_S, LOOK_S = 180.0, 0.5
-"""So long a pod that reads a claim may take until it runs."""
+READER_S, ANSWER_S, LOOK_S = 180.0, 60.0, 0.5
+"""So long a pod that reads a claim may take until it runs, and then until it answers."""
 
 
 class Missing(NamedTuple):
@@ -186,6 +186,7 @@ class PodFolders:
         self.reach.make_pod(body)
         try:
             await_pod(self.reach, pod, READER_S)
+            self._ask(pod, name, lambda one: one.await_answer(ANSWER_S))
             self._fetch_from(pod, folder, name)
         finally:
             with suppress(Unreachable, ApiException):

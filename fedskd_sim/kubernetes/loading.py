@@ -18,7 +18,7 @@ from kubernetes.client.exceptions import ApiException
 
 from fedskd_sim.errors import ClusterUnavailable, InvalidValue, OutputNotEmpty, Where
 from fedskd_sim.kubernetes.folder_pods import loader
-from fedskd_sim.kubernetes.folders import AT_ONCE, PATIENCE_S, TRIES, await_pod, retry
+from fedskd_sim.kubernetes.folders import ANSWER_S, AT_ONCE, PATIENCE_S, TRIES, await_pod, retry
 from fedskd_sim.kubernetes.jobs import RUN_KEY
 from fedskd_sim.kubernetes.plan import FOLDER_PORT, Plan
 from fedskd_sim.kubernetes.reach import Reach, Unreachable, translate_errors
@@ -135,13 +135,14 @@ class ClaimLoader:
 
         def bring() -> None:
             nonlocal how
-            how = self.reach.ask(lambda: _bring(client, part, claim, replace=self.replace))
+            how = self.reach.ask(lambda: self._bring(client, part, claim))
 
         with suppress(ApiException):
             self.reach.remove_pod(pod)
         self.reach.make_pod(body)
         try:
             await_pod(self.reach, pod, self.plan.startup_seconds)
+            self.reach.ask(lambda: client.await_answer(ANSWER_S))
             trouble = retry(bring, TRIES)
         except Unreachable as error:
             trouble = str(error)
@@ -152,6 +153,36 @@ class ClaimLoader:
             text = f"the part of {name!r} could not be brought onto the claim {claim!r}: {trouble}"
             raise ClusterUnavailable(text, fix="try again: what is there already stays")
         return Pushed(name, claim, size, how)
+
+    def _bring(self, client: FolderClient, part: Path, claim: str) -> str:
+        """Bring a part, unless it is there; gives how it came there.
+
+        Raises:
+            OutputNotEmpty: what is there is of other data, or a run needs it.
+            ConnectionError: it broke, or did not arrive as it was.
+
+        """
+        names = DATA_FOLDER.listed(part, "")
+        new = json.loads((part / PART).read_text("utf-8"))
+        try:
+            old = json.loads(client.read(PART))
+        except LookupError:
+            client.bring(part, names)
+            return "new"
+        except ValueError:
+            old = None
+        if {*client.list(handover.RESULTS_PATH)} == {offer(part, name) for name in names}:
+            return "there already"
+        if (other := _differs(old, new)) and not self.replace:
+            text = f"the part on claim {claim!r} was split with another {other}"
+            fix = "give --replace if nobody needs it any more, or values with claims of other names"
+            raise OutputNotEmpty(text, fix=fix)
+        if user := self.reach.user_of(claim):
+            text = f"a run that has not ended reads the claim {claim!r}: its Job is {user}"
+            fix = "wait for its end, stop it, or give values with claims of other names"
+            raise OutputNotEmpty(text, fix=fix)
+        client.bring(part, names)
+        return "replaced"
 
     def _claim(self, name: str, size: int) -> bool:
         """Make a claim that has room for a part, unless it is there; gives whether it has its
@@ -172,28 +203,15 @@ class ClaimLoader:
         return False
 
 
-def _bring(client: FolderClient, part: Path, claim: str, *, replace: bool) -> str:
-    """Bring a part, unless it is there; gives how it came there.
-
-    Raises:
-        OutputNotEmpty: what is there is of other data.
-        ConnectionError: it broke, or did not arrive as it was.
-
+def _differs(old: Any, new: Any) -> str:
+    """Name what a part on a claim has other than one that is to take its place; empty for
+    nothing.
     """
-    names = DATA_FOLDER.listed(part, "")
-    new = json.loads((part / PART).read_text("utf-8"))
     try:
-        old = json.loads(client.read(PART))
-        other = next((key for key in SAME if old.get(key) != new[key]), "")
-    except LookupError:
-        client.bring(part, names)
-        return "new"
-    except (ValueError, AttributeError):
-        other = "form"
-    if other and not replace:
-        text = f"the claim {claim!r} has a part of other data: it has another {other!r}"
-        raise OutputNotEmpty(text, fix="give --replace, or values with claims of another name")
-    if {*client.list(handover.RESULTS_PATH)} == {offer(part, name) for name in names}:
-        return "there already"
-    client.bring(part, names)
-    return "replaced"
+        found = [key for key in SAME if old[key] != new[key]]
+        if found == ["data"]:
+            keys = {**old["data"], **new["data"]}
+            found = [f"data.{key}" for key in keys if old["data"].get(key) != new["data"].get(key)]
+    except (KeyError, TypeError, AttributeError):
+        found = ["form"]
+    return ", ".join(found)

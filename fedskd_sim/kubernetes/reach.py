@@ -22,7 +22,7 @@ from fedskd_sim.errors import ClusterUnavailable
 from fedskd_sim.kubernetes import portforward
 from fedskd_sim.kubernetes.jobs import KUEUE, RUN_KEY
 from fedskd_sim.kubernetes.plan import PLAN
-from fedskd_sim.kubernetes.pods import FETCH, finding
+from fedskd_sim.kubernetes.pods import FETCH, finding, finished
 from fedskd_sim.kubernetes.reasons import answer, claims_of
 from fedskd_sim.messages import CONTROLLER
 
@@ -305,6 +305,16 @@ class Reach:
             if error.status == MISSING:
                 return None
             raise
+
+    def user_of(self, claim: str) -> str:
+        """Name a Job of the namespace that mounts a claim and has not ended, suspended or not;
+        empty where none does. Raises Unreachable, ApiException.
+        """
+        listed = self._batch.list_namespaced_job
+        for job in self.ask(lambda: listed(self.namespace, _request_timeout=ASK_S)).items:
+            if claim in claims_of(job.spec.template) and not finished(job):
+                return str(job.metadata.name)
+        return ""
 
     def make_claim(self, body: dict[str, Any]) -> None:
         """Make a claim; raises Unreachable, ApiException."""

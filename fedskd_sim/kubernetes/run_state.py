@@ -32,7 +32,7 @@ LAST_WORDS: Mapping[str, str] = MappingProxyType(
     {
         ENDED_WELL: "the run has ended well",
         RUNNING: "its Job was suspended; the hospitals go on, for they would lose all they have",
-        SUSPENDED: "with its Job those of the hospitals, which go on when it is resumed",
+        SUSPENDED: "the hospitals' Jobs are suspended too, and continue when this Job is resumed",
     }
 )
 """What an Event says of an outcome where no reason is given."""

@@ -253,6 +253,23 @@ class FolderClient:
             self._fetch_file(one, place)
         return offered
 
+    def await_answer(self, seconds: float) -> None:
+        """Wait until the folder is served: a process takes a while to listen; raises
+        ConnectionError where it is not after so many seconds.
+        """
+        deadline = clock.now() + seconds
+        while True:
+            try:
+                self._ask("GET", RESULTS_PATH)
+            except LookupError:
+                return
+            except ConnectionError:
+                if clock.now() > deadline:
+                    raise
+                clock.sleep(LOOK_S)
+            else:
+                return
+
     def list(self, what: str) -> list[ServedFile]:
         """List what is offered; raises LookupError, ConnectionError."""
         try:

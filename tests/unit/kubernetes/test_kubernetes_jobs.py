@@ -58,6 +58,8 @@ PLAN: dict[str, Any] = {
     "ttl_seconds": 60,
     "backoff_limit": 6,
     "grace_seconds": 30,
+    "max_restarts": 0,
+    "made": [],
     "custody_anyway": "",
     "custody_moves": "",
     "annotations": {},
