@@ -47,6 +47,7 @@ HOMES = {
     "matplotlib": ["results/"],
     "jinja2": ["results/"],
     "nibabel": ["datasets/nifti.py"],
+    "pydicom": ["datasets/dicomfiles.py"],
     "kubernetes": ["kubernetes/"],
     "urllib3": ["kubernetes/"],
     "websocket": ["kubernetes/"],

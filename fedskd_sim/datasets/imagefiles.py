@@ -2,7 +2,8 @@
 one size.
 
 Whatever a file holds is brought to 8 bits per colour by the range that its format gives its
-numbers, or refused; nothing is cut off or made up. What the EXIF orientation says is done.
+numbers, or refused; nothing is cut off or made up. What the EXIF orientation says is done. Of DICOM
+see `dicomfiles`.
 
 Decoded images are kept from run to run, under the digest of the files that they were decoded from:
 hashing takes about a fiftieth of decoding. A file of this cache tells in its name what it was made
@@ -29,7 +30,8 @@ from PIL import Image, ImageOps, __version__
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from xxhash import xxh3_128_hexdigest
 
-from fedskd_sim import files_below
+from fedskd_sim import Preview, files_below
+from fedskd_sim.datasets import dicomfiles
 from fedskd_sim.datasets.refusals import corrupt
 from fedskd_sim.errors import InvalidValue
 
@@ -102,6 +104,8 @@ def _keep(place: Path, name: str, pixels: Pixels) -> None:
 
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+ENDINGS = (*SUFFIXES, ".tif", ".tiff", *dicomfiles.SUFFIXES)
+"""Of images that people bring, in small letters."""
 MOST_THREADS = 16
 """More would only take memory."""
 UNREADABLE = (
@@ -143,6 +147,11 @@ def by_name(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def below(folder: Path) -> list[Path]:
+    """Return all images below a folder, DICOM too, hidden ones apart."""
+    return [file for file in files_below(folder) if file.suffix.lower() in ENDINGS]
+
+
 def of_name(names: Names, image: str, folder: Path) -> Path:
     """Return the file of an image; for one that is missing, where it could be.
 
@@ -174,6 +183,25 @@ def all_there(paths: Sequence[Path]) -> None:
         raise corrupt(f"the image {missing[0]} is not there{others}")
 
 
+def preview(paths: Sequence[Path], size: int) -> Preview:
+    """Tell what images will be.
+
+    Raises:
+        DataCorrupt: one is missing.
+        LibraryMissing: one is DICOM, and pydicom is not installed.
+
+    """
+    all_there(paths)
+    if any(map(_is_dicom, paths)):
+        dicomfiles.version()
+    return Preview(np.empty((0, size, size, 3), np.uint8))
+
+
+def _is_dicom(path: Path) -> bool:
+    known = path.suffix.lower()
+    return known in dicomfiles.SUFFIXES or (known not in ENDINGS and dicomfiles.is_dicom(path))
+
+
 def pixels(paths: Sequence[Path], size: int, cache: str = "") -> NDArray[np.uint8]:
     """Read images as (N, size, size, 3): the middle square of each, scaled with antialiasing.
 
@@ -185,11 +213,13 @@ def pixels(paths: Sequence[Path], size: int, cache: str = "") -> NDArray[np.uint
         DataCorrupt: an image is missing, truncated, no image, or one whose numbers are no certain
             colours; names the file, of several the first.
         InvalidValue: nothing can be kept in ``cache``.
+        LibraryMissing: an image is DICOM, and pydicom is not installed.
 
     """
     if not cache:
         return _decoded(paths, size)
-    return kept(cache, paths, size, _decoded, f"Pillow {__version__}")
+    more = f", pydicom {dicomfiles.version()}" if any(map(_is_dicom, paths)) else ""
+    return kept(cache, paths, size, _decoded, f"Pillow {__version__}{more}")
 
 
 def _decoded(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
@@ -207,8 +237,11 @@ def _decoded(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 def _read(path: Path, size: int) -> NDArray[np.uint8]:
     """Read one image as (size, size, 3)."""
     try:
-        with Image.open(path) as image:
-            seen = _doubt(image) or _colours(image)
+        if _is_dicom(path):
+            seen: Image.Image | str = Image.fromarray(dicomfiles.read(path)).convert("RGB")
+        else:
+            with Image.open(path) as image:
+                seen = _doubt(image) or _colours(image)
     except UNREADABLE as error:
         raise corrupt(f"the image {path} cannot be read: {error}") from error
     if isinstance(seen, str):

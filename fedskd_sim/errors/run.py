@@ -131,7 +131,7 @@ class LibraryMissing(FedskdError):
 EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "torchvision", "nibabel", "PIL"), "learning")
     | dict.fromkeys(("kubernetes", "urllib3", "websocket"), "cluster")
-    | {"pyarrow": "export"}
+    | {"pyarrow": "export", "pydicom": "dicom"}
 )
 """Which extra of this project installs a library that the core does without."""
 OF_POSIX = ("fcntl", "resource")

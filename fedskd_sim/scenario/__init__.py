@@ -60,6 +60,7 @@ from fedskd_sim.scenario.own import (
 )
 from fedskd_sim.scenario.packages import offered_here, offers
 from fedskd_sim.scenario.part import Architecture, NamedArchitecture, Partition, partless
+from fedskd_sim.scenario.pictures import ImageFolders, ImageTable
 from fedskd_sim.scenario.schema import (
     Hospital,
     Network,
@@ -105,6 +106,8 @@ __all__ = [
     "Ham10000Images",
     "Heart",
     "Hospital",
+    "ImageFolders",
+    "ImageTable",
     "Instruments",
     "Link",
     "Loaded",

@@ -21,6 +21,7 @@ from fedskd_sim.scenario.part import (
     SampleCount,
     Share,
 )
+from fedskd_sim.scenario.pictures import ImageFolders, ImageTable
 from fedskd_sim.scenario.tables import Heart, TableFile
 
 
@@ -357,7 +358,7 @@ class NoData(Part):
 
 KINDS = (
     SyntheticSkin, Ham10000, Ham10000Images, MedMnist, Derm7pt, SyntheticRoi, Abide, AbideRois,
-    SyntheticVolumes, Nifti, TableFile, Heart, OwnData, NoData,
+    SyntheticVolumes, Nifti, TableFile, Heart, ImageTable, ImageFolders, OwnData, NoData,
 )  # fmt: skip
 Dataset = Annotated[
     SyntheticSkin
@@ -372,6 +373,8 @@ Dataset = Annotated[
     | Nifti
     | TableFile
     | Heart
+    | ImageTable
+    | ImageFolders
     | OwnData
     | NoData,
     Field(discriminator="name"),
@@ -381,7 +384,7 @@ Dataset = Annotated[
 BUILT_IN_READERS = tuple(
     get_args(kind.model_fields["name"].annotation)[0]
     for kind in KINDS
-    if "file" in kind.model_fields or kind is Heart
+    if "file" in kind.model_fields or kind in (Heart, ImageFolders)
 )
 """Names of data sets in files or packages, which no other reader may have."""
 CHOICES = frozenset(

@@ -31,11 +31,14 @@ DATA = "data "
 PARTS = f"{DATA}of each hospital by itself"
 GONE = "missing"
 IMAGES = (".jpg", ".jpeg", ".png")
+ENDINGS = (*IMAGES, ".tif", ".tiff", ".dcm", ".dicom")
 ENDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "ham10000-images": IMAGES,
         "derm7pt": (*IMAGES, ".csv"),
         "abide-rois": (".1d",),
+        "image-table": ENDINGS,
+        "image-folders": ENDINGS,
         "nifti": (".nii", ".nii.gz", ".hdr", ".img", ".img.gz"),
     }
 )
@@ -75,7 +78,7 @@ class DataDigests:
 
     def _digest(self, name: str, dataset: Any) -> str:
         with suppress(FedskdError, OSError):  # the run says it better
-            if "file" in type(dataset).model_fields:
+            if "file" in type(dataset).model_fields or dataset.name in ENDS:
                 return self._digest_files(name, *_files(dataset, self.folder))
             if name not in self._known:
                 self._known[name] = self.own(dataset, self.folder)
@@ -104,13 +107,16 @@ def _files(dataset: Any, folder: Path | None) -> tuple[Path, list[Path]]:
     """List the files of a data set, in order, and the folder that their names begin at; raises
     DataMissing.
     """
+    if dataset.name == "image-folders":
+        root = places.folder_of(dataset.name, folder) / dataset.images
+        return root, [one for one in files_below(root) if one.suffix.lower() in ENDINGS]
     file = places.find(dataset.file, folder)
     if dataset.name not in ENDS:
         return file.parent, [file]
     root = file.parent.parent if dataset.name == "derm7pt" else file.parent
-    ends = ENDS[dataset.name]
+    ends, below = ENDS[dataset.name], getattr(dataset, "images", "")
     return root, sorted(
-        {file, *(one for one in files_below(root) if one.name.lower().endswith(ends))}
+        {file, *(one for one in files_below(root / below) if one.name.lower().endswith(ends))}
     )
 
 

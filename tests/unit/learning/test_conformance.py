@@ -18,6 +18,9 @@ import pytest
 from test_datasets import derm, ham, med, rois
 from test_geometry import release
 from test_ids import skin
+from test_pictures import FOLDERS, folders
+from test_pictures import TABLE as PICTURES
+from test_pictures import table as pictures
 from test_roi import file as fc
 from test_tables import HAS_HEART, SITES_OF_HEART, TABLE, patients
 
@@ -73,6 +76,7 @@ def some(folder: Path) -> None:
 
 
 PARTS = [Partition(parts=2, part=part, alpha=100.0, least=1) for part in (0, 1)]
+SITES = ("north", "south")
 KINDS: dict[str, tuple[Callable[[Path], object], list[Any]]] = {
     "ham10000": (
         skin,
@@ -110,6 +114,8 @@ KINDS: dict[str, tuple[Callable[[Path], object], list[Any]]] = {
         lambda _: None,
         [Heart(name="heart", site=site) for site in SITES_OF_HEART],
     ),
+    "image-table": (pictures, [PICTURES.model_copy(update={"site": site}) for site in SITES]),
+    "image-folders": (folders, [FOLDERS.model_copy(update={"site": site}) for site in SITES]),
     MINE: (mine, [OwnData(name="own", reader=MINE, site=site) for site in "xy"]),
 }
 """Every reader with files that it reads, and hospitals that have all of them together."""

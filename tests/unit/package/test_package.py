@@ -59,7 +59,7 @@ def test_extras_add_what_their_names_say() -> None:
     assert core.isdisjoint({"torch", "torchvision", "kubernetes"})
     assert names(extras["learning"]) == {"nibabel", "pillow", "torch", "torchvision"}
     assert names(extras["cluster"]) == {"kubernetes"}
-    assert extras["all"] == ["fedskd-sim[learning,cluster,export,tensorboard]"]
+    assert extras["all"] == ["fedskd-sim[learning,cluster,export,tensorboard,dicom]"]
     every = [*project["dependencies"], *chain.from_iterable(extras.values())]
     assert not [one for one in every if "<" in one or "==" in one]
     wanted = run_path(str(ROOT / "images" / "requirements.py"))["WANTED"]
