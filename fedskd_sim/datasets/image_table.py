@@ -12,7 +12,8 @@ largest value. MONOCHROME1 is inverted. Text that is burned into a picture is no
 cluster hospitals need `pydicom` only where `fedskd-sim data push` has not brought them their part.
 
 The table ``train_test_split`` of Fed-ISIC2019 (FLamby, du Terrail et al. 2022) has the columns
-``image``, ``target`` and ``center``, six centres from 0 to 5, and images as JPEG. Its column
+``image``, ``target`` and ``center``, and images as JPEG. Centres 0 to 5 have 12,413, 3,954, 3,363,
+2,259, 819 and 439 of its 23,247 images; put the table beside their folder. Its column
 ``fold`` holds ``train`` or ``test`` and no validation, so ``fold_column: ""`` has five folds drawn.
 It names no lesions: two images of one may be in two folds.
 """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from PIL import Image
 
 from fedskd_sim.datasets import imagefiles
 from fedskd_sim.errors import DataCorrupt
 
-pydicom = pytest.importorskip("pydicom")
 RAMP = np.tile(np.arange(32, dtype=np.uint16) * 100, (32, 1))
 """Numbers from 0 to 3100, as of 12 bits."""
 
@@ -147,6 +149,26 @@ def test_colours_are_as_they_are(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     dicom(tmp_path / "IM0001", values)
     assert np.array_equal(imagefiles.pixels([tmp_path / "IM0001"], 32)[0], values)
+
+
+def test_compressed_and_other_colours_are_brought_to_rgb(tmp_path: Path) -> None:
+    """Luminance and chrominance, as they are and as JPEG, show the same colour."""
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGBaseline8Bit
+
+    plain = Image.new("RGB", (32, 32), (200, 100, 50))
+    path = tmp_path / "a.dcm"
+    dicom(path, np.asarray(plain.convert("YCbCr")), PhotometricInterpretation="YBR_FULL")
+    assert np.abs(imagefiles.pixels([path], 8) - [200.0, 100.0, 50.0]).max() <= 2
+    coded = BytesIO()
+    plain.save(coded, "JPEG", quality=95)
+    dicom(path, np.asarray(plain), PhotometricInterpretation="YBR_FULL_422")
+    found = pydicom.dcmread(path)
+    found.PixelData = encapsulate([coded.getvalue()])
+    found["PixelData"].VR, found["PixelData"].is_undefined_length = "OB", True
+    found.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    found.save_as(path)
+    assert np.abs(imagefiles.pixels([path], 8) - [200.0, 100.0, 50.0]).max() <= 2
 
 
 FLOATS = RAMP.astype(np.float32).tobytes()
