@@ -50,20 +50,26 @@ def memory(namespace: str) -> float:
     return 0.0
 
 
-def watched(namespace: str, begun: float) -> list[float]:
-    """Wait for the end of a run and give the controller's memory meanwhile."""
-    seen = list[float]()
-    while not any(event["event"] in ("end", "error") for event in logged(namespace, "controller")):
+def watched(namespace: str, begun: float) -> tuple[list[float], list[Event]]:
+    """Wait for the end of a run, and give the controller's memory meanwhile and what all members
+    had logged when the first models had moved: of a long run a node keeps the end of a log only.
+    """
+    seen, early = list[float](), list[Event]()
+    while True:
+        control = logged(namespace, "controller")
+        if not early and moments(control, "progress", round=1):
+            early = [*control, *logged(namespace, "hospital")]
+        if any(event["event"] in ("end", "error") for event in control):
+            return [one for one in seen if one], early
         if time.time() - begun > PATIENCE_S + 3 * 60 * MINUTES:
             raise TimeoutError("the run did not end")
         seen.append(memory(namespace))
         time.sleep(LOOK_S)
-    return [one for one in seen if one]
 
 
 def once() -> tuple[float, list[Event], list[Event], list[float]]:
-    """Install a run, wait for its end, remove it; when it was installed, what controller and
-    hospitals have logged, and the controller's memory.
+    """Install a run, wait for its end, remove it; when it was installed, what all members had
+    logged at first and the controller at last, and the controller's memory.
     """
     namespace = f"fedskd-bench-{token_hex(3)}"
     call("kubectl", "create", "namespace", namespace)
@@ -75,26 +81,26 @@ def once() -> tuple[float, list[Event], list[Event], list[float]]:
             begun = time.time()
             given = ("--set-file", f"scenario={file}", "-f", values)
             call("helm", "install", "bench", ROOT / "helm/fedskd-sim", "-n", namespace, *given)
-        seen = watched(namespace, begun)
-        return begun, logged(namespace, "controller"), logged(namespace, "hospital"), seen
+        seen, early = watched(namespace, begun)
+        return begun, early, logged(namespace, "controller"), seen
     finally:
         call("kubectl", "delete", "namespace", namespace, "--wait=true")
 
 
 def main() -> list[Table]:
     """Run the ring once."""
-    begun, control, work, seen = once()
-    hops = [one["time"] for one in work if one["event"] == "finished" and one["kind"] == "visit"]
+    begun, early, control, seen = once()
+    hops = moments(early, "finished", kind="visit")
     end = max(moments(control, "end"))
     times = {
-        "Jobs made and released": [max(moments(control, "released")) - begun],
-        "Start": [min(moments(control, "start")) - begun],
+        "Jobs made and released": [max(moments(early, "released")) - begun],
+        "Start": [min(moments(early, "start")) - begun],
         "first hop is finished": [min(hops) - begun],
         "end": [end - begun],
     }
     (api,) = (one["calls"] for one in control if one["event"] == "api")
     calls = {verb: [count / (end - begun)] for verb, count in sorted(api.items())}
-    title = f"{SIZE} hospitals, {len(hops)} hops in their logs"
+    title = f"{SIZE} hospitals, {MINUTES} minutes of rounds"
     return [
         Table(f"{title}, after helm install", "s", times),
         Table("memory of the controller", "MiB", {"controller": seen}),
