@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-import numpy as np
 
 import fedskd_sim
 from fedskd_sim import errors
 from fedskd_sim.cli import main
 from fedskd_sim.observe.words import amount
-from fedskd_sim.results.comparison.statistics import Difference, student
+from fedskd_sim.results.comparison.statistics import Difference, interval
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.results.comparison.text import NAMES, format_difference
 from fedskd_sim.results.rows import percent
@@ -283,10 +282,9 @@ def _work(found: Mapping[str, Any]) -> Iterator[Sequence[str]]:
 
 def _with_interval(series: Sequence[float | None]) -> str:
     """Write a mean over seeds with its 95 % interval."""
-    known = np.array([value for value in series if value is not None])
-    if len(known) < 2 or not known.std():  # noqa: PLR2004 - one value has no spread
-        return percent(_mean(series))
-    told = student(known)
+    told = interval(_number(value) for value in series)
+    if not math.isfinite(told.low):
+        return percent(told.mean)
     return f"{percent(told.mean)} [{percent(told.low)}, {percent(told.high)}]"
 
 

@@ -247,7 +247,8 @@ def carry_out(
 def _write(planned: ComparisonPlan, shop: Workshop, ended: list[RunResult]) -> ComparedRuns:
     """Write what comes of runs that have ended, if any seed was finished by every method."""
     from fedskd_sim.results.comparison.summary import comparison  # noqa: PLC0415 - drawing is slow to import
-    from fedskd_sim.results.comparison.text import as_html, as_json, as_text  # noqa: PLC0415
+    from fedskd_sim.results.comparison.text import as_html, as_text  # noqa: PLC0415
+    from fedskd_sim.results.comparison.values import as_json  # noqa: PLC0415
 
     found = comparison(planned.methods, planned.wanted.against, ended)
     if found is None:

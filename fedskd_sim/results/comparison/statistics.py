@@ -106,6 +106,29 @@ def student(differences: Values) -> Student:
     )
 
 
+class Interval(NamedTuple):
+    """A mean over ``seeds`` seeds, with the ends of its 95 % interval; NaN for what cannot be
+    said.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Give the mean of one value per seed with Student's interval; values that are NaN are left
+    out. One value, or the same one under every seed, has no interval.
+    """
+    known = np.array([value for value in values if math.isfinite(value)])
+    seeds = len(known)
+    if seeds > 1 and known.std(ddof=1) > SAME:
+        found = student(known)
+        return Interval(float(found.mean), float(found.low), float(found.high), seeds)
+    return Interval(float(known.mean()) if seeds else math.nan, math.nan, math.nan, seeds)
+
+
 def compare_paired(values: Sequence[float], control: Sequence[float]) -> Difference:
     """Compare two methods seed by seed.
 

@@ -22,6 +22,8 @@ from fedskd_sim.results.notes import ADJUSTED, Basis, bases, mean, rarest_classe
 from fedskd_sim.results.rows import Column, Table, digits
 
 SCORES = ("auc", "balanced_accuracy", ADJUSTED)
+ALONE = ("own", "others")
+"""The places at which each hospital has a value of its own."""
 PLACES = ("own", "others", "mean", "ensemble", "unseen")
 COMPARED = ("mean", "ensemble", "unseen")
 """The places at which a metric's table shows differences to the control."""
@@ -87,7 +89,11 @@ class MethodRow:
 
     def hospital(self, metric: str, place: str, name: str) -> float:
         """Return the mean over seeds for one hospital."""
-        return mean(score.hospitals.get((metric, place, name), math.nan) for score in self.scores)
+        return mean(self.hospital_series(metric, place, name))
+
+    def hospital_series(self, metric: str, place: str, name: str) -> list[float]:
+        """Return a value per seed for one hospital."""
+        return [score.hospitals.get((metric, place, name), math.nan) for score in self.scores]
 
     def beside(self, other: MethodRow, metric: str, place: str) -> tuple[list[float], list[float]]:
         """Return a value per seed of this method and of another one, over the tests that both have:

@@ -1,10 +1,10 @@
-"""A comparison as plain text, as plain values and as an HTML page that needs nothing but itself."""
+"""A comparison as plain text, and as an HTML page that needs nothing but itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ from fedskd_sim.results.comparison import tables
 from fedskd_sim.results.comparison.planning import describe
 from fedskd_sim.results.comparison.statistics import LEVEL, MOST_SEEDS, Difference
 from fedskd_sim.results.comparison.tables import (
+    ALONE,
     COMPARED,
     MEMORY,
-    PLACES,
     SCORES,
     MethodRow,
     MethodTable,
@@ -24,7 +24,7 @@ from fedskd_sim.results.comparison.tables import (
 from fedskd_sim.results.comparison.work import PLACE
 from fedskd_sim.results.notes import ADJUSTED, Basis, mean
 from fedskd_sim.results.page import templates
-from fedskd_sim.results.rows import GAP, Column, Table, percent, plain
+from fedskd_sim.results.rows import GAP, Column, Table, percent
 from fedskd_sim.results.svg import GHOST, MUTED, SERIES, picture
 from fedskd_sim.results.text import TITLES
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 TEXT_WIDTH = 118
 WIDE = 16
-ALONE = ("own", "others")
 NAMES = {
     **TITLES,
     ADJUSTED: "balanced accuracy, adjusted",
@@ -179,65 +178,13 @@ def conclusion(comparison: MethodTable, metric: str, place: str) -> str:
     parts = parts or [f"no difference to {comparison.control} is beyond chance"]
     best = comparison.best(metric, place)
     parts.append(f"{best} is ahead of all others" if best else "no method is ahead of all others")
-    return f"{NAMES[metric]}, {'own and others' if place == 'mean' else place}: {'; '.join(parts)}."
+    where = "Mean of own and others" if place == "mean" else place.capitalize()
+    return f"{where} ({NAMES[metric]}): {'; '.join(parts)}."
 
 
 def off_budget(row: MethodRow) -> str:
     """Write by how much a method's runs miss the budget; blank if it rounds to nothing."""
     return f"{row.off:+.0%}" if abs(row.off) >= HALF else ""
-
-
-def as_json(comparison: MethodTable) -> dict[str, Any]:
-    """Return a comparison as plain values; shares in [0, 1], null stands for a missing value.
-
-    Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
-    than are looked at: then ``needed_above`` is that number, and null otherwise.
-    """
-    found: dict[str, Any] = plain(
-        {
-            "scenario": comparison.rows[0].method.scenario.name,
-            "control": comparison.control,
-            "seeds": comparison.seeds,
-            "notes": comparison.notes,
-            "best": {
-                metric: {place: comparison.best(metric, place) or None for place in COMPARED}
-                for metric in SCORES
-            },
-            "methods": [_method(comparison, row) for row in comparison.rows],
-        }
-    )
-    return found
-
-
-def _method(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
-    values = {metric: {place: row.series(metric, place) for place in PLACES} for metric in SCORES}
-    return {
-        "label": row.method.label,
-        "algorithm": row.method.scenario.algorithm.settings,
-        "grid": dict(row.method.point),
-        "passes": row.method.planned.passes,
-        "budget": row.method.budget,
-        "off": row.off,
-        "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
-        "disturbed": row.method.scenario.disturbed,
-        "faults": tables.faults_as_plain(comparison, row),
-        "values": values | {name: {"mean": row.series(name, "mean")} for name in MEMORY},
-        "differences": {metric: _differences(comparison, row, metric) for metric in SCORES},
-    }
-
-
-def _differences(
-    comparison: MethodTable, row: MethodRow, metric: str
-) -> dict[str, dict[str, float | None]]:
-    return {
-        place: asdict(found)
-        | {
-            "needed": found.needed,
-            "needed_above": MOST_SEEDS if math.isinf(found.needed) else None,
-        }
-        for (label, place), found in comparison.differences(metric).items()
-        if label == row.method.label
-    }
 
 
 def _table(comparison: MethodTable, metric: str) -> Iterator[str]:
@@ -276,14 +223,17 @@ def _named(row: MethodRow) -> str:
 def _basis(comparison: MethodTable, metric: str) -> Iterator[str]:
     """Say what the means of a table rest on, and which differences miss some seeds."""
     scenario = comparison.rows[0].method.scenario
-    for words, place, names in (
-        ("Means", "own", scenario.members),
-        ("Means of unseen", "unseen", scenario.held_out),
+    for words, kind, place, names in (
+        ("", "hospital", "own", scenario.members),
+        (" of unseen hospitals", "of these", "unseen", scenario.held_out),
     ):
         if comparison.present(metric, place):
             samples, rarest = _fewest(comparison.basis(metric, names))
-            classes = f", {rarest} of the class that is rarest at one hospital" if rarest else ""
-            yield f"{words} rest on {samples} test samples a seed{classes}."
+            yield f"Each seed tests on {samples} samples{words}." + (
+                f" The smallest class at any {kind} has {rarest}: values there are uncertain."
+                if rarest
+                else ""
+            )
     for (label, place), found in comparison.differences(metric).items():
         if found.seeds < len(comparison.seeds):
             yield (

@@ -189,7 +189,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert (found["control"], found["seeds"]) == ("local", [1, 2])
     assert [len(method["values"]["auc"]["own"]) for method in found["methods"]] == [2, 2]
     assert found["methods"][1]["differences"]["auc"]["mean"]["seeds"] == 2
-    assert "Means rest on 16 test samples a seed, " in first.stdout
+    assert "Each seed tests on 16 samples. " in first.stdout
     assert "<svg" in (out / "compare.html").read_text()
     assert not list((out / "runs").glob("*/*.yaml"))
 

@@ -17,11 +17,11 @@ from fedskd_sim.results.comparison.summary import _notes
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES, MethodRow, MethodTable, Score
 from fedskd_sim.results.comparison.text import (
     as_html,
-    as_json,
     as_text,
     conclusion,
     format_difference,
 )
+from fedskd_sim.results.comparison.values import as_json
 from fedskd_sim.results.notes import Basis
 from fedskd_sim.scenario import load
 
@@ -128,19 +128,18 @@ def test_claims_are_said_and_nothing_else() -> None:
     a tie is no difference.
     """
     found = compared({"circulation": CONTROL, "fedskd": AHEAD, "local": LIKE})
-    assert (
-        conclusion(found, "auc", "mean")
-        == "AUC, own and others: ahead of circulation: fedskd; fedskd is ahead of all others."
+    assert conclusion(found, "auc", "mean") == (
+        "Mean of own and others (AUC): ahead of circulation: fedskd; fedskd is ahead of all others."
     )
     below = compared({"fedskd": AHEAD, "circulation": CONTROL, "local": LIKE})
-    assert (
-        conclusion(below, "auc", "mean")
-        == "AUC, own and others: behind fedskd: circulation, local; fedskd is ahead of all others."
+    assert conclusion(below, "auc", "mean") == (
+        "Mean of own and others (AUC): behind fedskd: circulation, local; fedskd is ahead of all "
+        "others."
     )
     tied = compared({"circulation": CONTROL, "local": LIKE})
     assert conclusion(tied, "auc", "mean") == (
-        "AUC, own and others: no difference to circulation is beyond chance; no method is ahead of "
-        "all others."
+        "Mean of own and others (AUC): no difference to circulation is beyond chance; no method "
+        "is ahead of all others."
     )
     assert as_json(tied)["best"]["auc"] == dict.fromkeys(COMPARED)
 
@@ -178,6 +177,22 @@ def test_more_seeds_than_are_looked_at_are_not_unknown_in_json() -> None:
     assert (told[1]["needed"], told[1]["needed_above"]) == (None, 1000)
     assert told[2]["needed"] > 2
     assert told[2]["needed_above"] is None
+
+
+def test_json_has_the_means_of_the_tables_and_what_they_rest_on() -> None:
+    """Each mean over seeds stands with its own interval, and each hospital with what it tests on;
+    a mean without spread, or of nothing, has none.
+    """
+    scores = {"circulation": CONTROL, "local": everywhere(*[0.5] * 5)}
+    found = as_json(compared(scores, [HERE] * 5))
+    told, same = (one["means"]["auc"] for one in found["methods"])
+    assert {name: round(value, 3) for name, value in told["mean"].items()} == {
+        "mean": 0.708, "low": 0.698, "high": 0.718, "seeds": 5,
+    }  # fmt: skip
+    assert same["own"] == {"mean": 0.5, "low": None, "high": None, "seeds": 5}
+    assert same["ensemble"] == {"mean": None, "low": None, "high": None, "seeds": 0}
+    assert found["test_samples"]["auc"]["delft"] == {"samples": [40] * 5, "smallest_class": 4}
+    assert found["methods"][0]["hospitals"]["auc"]["own"]["delft"] == [None] * 5
 
 
 def test_one_seed_shows_no_interval() -> None:
@@ -222,8 +237,8 @@ def test_a_table_says_what_its_means_rest_on() -> None:
     found = compared({"circulation": CONTROL, "local": LIKE}, [HERE, HERE, other, HERE, HERE])
     text = as_text(found, per_hospital=True)
     assert (
-        "rest on 100 to 110 test samples a seed, 1 of the class that is rarest at one hospital."
-        in " ".join(text.split())
+        "Each seed tests on 100 to 110 samples. The smallest class at any hospital has 1: values "
+        "there are uncertain." in " ".join(text.split())
     )
     own, others = [
         line.split(maxsplit=2)[2] for line in text.splitlines() if line.startswith("test samples")
@@ -235,14 +250,15 @@ def test_a_table_says_what_its_means_rest_on() -> None:
     unknown = compared(
         {"circulation": CONTROL, "local": LIKE}, [{name: Basis(10) for name in NAMES}] * 5
     )
-    assert "rest on 40 test samples a seed." in as_text(unknown)
+    assert "Each seed tests on 40 samples.\n" in as_text(unknown)
 
 
 def test_hospitals_without_a_value_carry_no_mean() -> None:
     """A metric that could not be measured at a hospital rests on the others."""
     part = {name: HERE[name] for name in NAMES[:2]}
     found = compared({"circulation": CONTROL, "local": LIKE}, [part] * 5)
-    assert "rest on 30 test samples a seed, 1 of" in as_text(found)
+    told = "Each seed tests on 30 samples. The smallest class at any hospital has 1"
+    assert told in as_text(found)
 
 
 @pytest.mark.parametrize(("seeds", "said"), [(1, True), (2, False)])

@@ -23,7 +23,8 @@ from fedskd_sim.results.comparison.planning import methods
 from fedskd_sim.results.comparison.statistics import compare_paired, holm
 from fedskd_sim.results.comparison.summary import _lost
 from fedskd_sim.results.comparison.tables import MethodTable, Score, score
-from fedskd_sim.results.comparison.text import as_html, as_json, as_text
+from fedskd_sim.results.comparison.text import as_html, as_text
+from fedskd_sim.results.comparison.values import as_json
 from fedskd_sim.results.comparison.work import finished
 from fedskd_sim.results.memory import average
 from fedskd_sim.scenario import load
