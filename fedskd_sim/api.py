@@ -225,8 +225,8 @@ class Comparison:
 
 
 def compare(  # noqa: PLR0913 - each is an option of the command
-    scenario: str | Path,
-    algorithms: Sequence[str],
+    scenario: str | Path | Loaded,
+    algorithms: Sequence[str] | str,
     *,
     seeds: int = 5,
     control: str = "",
@@ -239,8 +239,9 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     """Compare algorithms at equal work, paired by seed. Finished runs are not repeated.
 
     Args:
-        scenario: a file, or a name.
-        algorithms: built-in ones, the scenario's variants, or ``grid`` for each of its points.
+        scenario: a file, a name, or what `load` returned.
+        algorithms: a list of built-in ones, the scenario's variants, or ``grid`` for each of its
+            points; or one text with commas, as on the command line.
         seeds: how many runs per method: with the scenario's seed and the next ones.
         control: compare the others with it; empty for ``circulation``, or else the first one.
         out: the folder; None for ``runs/compare-NAME``, of a grid ``runs/grid-NAME``.
@@ -255,9 +256,15 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something
 
-    wanted = comparison.CompareRequest(tuple(algorithms), seeds, control, _path(data))
+    labels = algorithms.split(",") if isinstance(algorithms, str) else algorithms
+    labels = [one.strip() for one in labels if one.strip()]
+    if not labels:
+        raise InvalidValue(
+            "algorithms names nothing", fix='give a list such as ["fedskd", "local"]'
+        )
+    wanted = comparison.CompareRequest(labels, seeds, control, _path(data))
     with _APART:
-        plan = comparison.plan(Path(scenario).expanduser(), wanted)
+        plan = comparison.plan(_given(scenario), wanted)
         _warn(plan.loaded.scenario)
         shop = plan.workshop(_path(out), jobs, anyway=anyway)
         found = comparison.carry_out(plan, shop, watch)

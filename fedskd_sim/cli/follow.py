@@ -24,9 +24,10 @@ from fedskd_sim.cli.common import (
     with_exit_code,
 )
 from fedskd_sim.cli.launch import attendant, tell_end
-from fedskd_sim.errors import FedskdError, RunUnreadable
+from fedskd_sim.errors import FedskdError
 from fedskd_sim.observe.words import short_path
 from fedskd_sim.operate.checks import not_proven, verify_run
+from fedskd_sim.records.files import COMPARISON, no_run
 from fedskd_sim.scenario import begin, load
 
 if TYPE_CHECKING:
@@ -211,9 +212,7 @@ def report(run: Path, form: str) -> None:
     from fedskd_sim.results.report import as_json, as_text  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
-        raise RunUnreadable(
-            f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
-        )
+        raise no_run(run)
     for line in run_access.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
@@ -238,15 +237,19 @@ def report(run: Path, form: str) -> None:
 @click.option(
     "--out",
     type=PathArgument(path_type=Path),
-    help="Folder for the files. Default: export/ in the run folder.",
+    help="Folder for the files. Default: export/ in the folder.",
 )
 @with_exit_code
 def export(run: Path, form: str, out: Path | None) -> None:
     """Write the tables of a RUN folder: hops, measures, matrix, timings and predictions.
     For TensorBoard and MLflow: the measures of every model, by its stops.
 
+    Of the folder of a comparison: methods (means with intervals) and differences, as CSV or
+    Parquet.
+
     \b
     Examples:
+      fedskd-sim export runs/compare-heart
       fedskd-sim export runs/skin
       fedskd-sim export runs/skin --format parquet --out tables
       fedskd-sim export runs/skin --format tensorboard
@@ -255,7 +258,14 @@ def export(run: Path, form: str, out: Path | None) -> None:
     from fedskd_sim.results import export as exports  # noqa: PLC0415 - only this command pays for it
     from fedskd_sim.results.runs import read_run  # noqa: PLC0415
 
-    for file, rows in exports.write(read_run(run), form, out or run / "export").items():
+    place = out or run / "export"
+    if (run / COMPARISON).is_file():
+        from fedskd_sim.results.comparison.folder import ComparisonFolder  # noqa: PLC0415 - as above
+
+        written = exports.write_comparison(ComparisonFolder.read(run), form, place)
+    else:
+        written = exports.write(read_run(run), form, place)
+    for file, rows in written.items():
         click.echo(
             f"{short_path(file)}: {rows} {'rows' if form in ('csv', 'parquet') else 'values'}"
         )
@@ -326,9 +336,7 @@ def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) ->
     if trust_code and not replay:
         raise click.UsageError("--trust-code needs --replay: nothing else runs code")
     if not (run / "scenario.yaml").is_file():
-        raise RunUnreadable(
-            f"{run} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
-        )
+        raise no_run(run)
     scenario = load(run / "scenario.yaml").scenario
     with Waiting() as waiting:
         waiting.says("verifying")

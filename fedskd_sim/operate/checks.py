@@ -106,7 +106,7 @@ def load_and_check(
 
     """
     slowly = slowly or Slowly()
-    found = _with_code(_examined(scenario, changes), meanwhile, slowly)
+    found = _with_code(examined(scenario, changes), meanwhile, slowly)
     if _code_is_wrong(found):  # all that it should offer is missing, too
         return found.good()
     rest, more = found.rest, list[FedskdError]()
@@ -137,7 +137,7 @@ def _code_is_wrong(found: Examined) -> bool:
     return any(problem.key[:1] == ("code",) for problem in found.problems)
 
 
-def _examined(scenario: Path | Loaded, changes: Iterable[str]) -> Examined:
+def examined(scenario: Path | Loaded, changes: Iterable[str] = ()) -> Examined:
     """Read a scenario; one that was loaded before has nothing wrong with it so far."""
     if isinstance(scenario, Loaded):
         rest = ValidParts(scenario.scenario, code=scenario.code)

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 from fedskd_sim.errors import FedskdError, InvalidValue, Where
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.observe.words import counted, short_path
-from fedskd_sim.operate.checks import Slowly, apart, load_and_check, never_met, of_learning
+from fedskd_sim.operate.checks import (
+    Slowly,
+    apart,
+    examined,
+    load_and_check,
+    never_met,
+    of_learning,
+)
 from fedskd_sim.operate.execution import ELSEWHERE
 from fedskd_sim.results.comparison.planning import (
     Method,
@@ -36,8 +43,6 @@ from fedskd_sim.scenario import (
     OwnCode,
     Scenario,
     ValidParts,
-    examine,
-    find,
     nearest,
     offers,
 )
@@ -123,7 +128,7 @@ class ComparedRuns(NamedTuple):
 
 
 def plan(
-    scenario: Path,
+    scenario: Path | Loaded,
     wanted: CompareRequest,
     tell: TellName = lambda _: None,
     says: Callable[[OwnCode], None] = lambda _: None,
@@ -131,7 +136,8 @@ def plan(
     """Load a scenario and plan its comparison, unless something of it cannot be.
 
     Args:
-        scenario: a file, or the name of a scenario that comes with the program.
+        scenario: a file, or the name of a scenario that comes with the program; or one that was
+            loaded before.
         wanted: what is to be compared.
         tell: is told of every hospital whose data is about to be read.
         says: is told which code of the user's own is about to be run.
@@ -140,7 +146,7 @@ def plan(
         ScenarioError, InvalidValue: the first problem, with all others listed under it.
 
     """
-    found = examine(find(scenario))
+    found = examined(scenario)
     wanted, changes = _with_grid(found, wanted)
     count = len(wanted.labels) * max(0, wanted.seeds)
     shard = Shard.parse(wanted.shard, count) if wanted.shard else None
@@ -226,12 +232,15 @@ def carry_out(
         opening: gives what surrounds the look at code and data of finished runs.
 
     Raises:
-        OutputNotEmpty, OutputNotWritable: the folder is of something else, or in use.
+        OutputNotEmpty, OutputNotWritable: the folder is of something else, such as another shard,
+            or in use.
         CustodyForeign: finished runs are of other code or data.
         RunUnreadable: a finished run is damaged, or one of a shard has not finished.
         InvalidValue: what is to be joined are not all shards of this comparison.
 
     """
+    if planned.shard:
+        ShardNote.check_free(shop.out, planned.shard)
     with ExitStack() as held:
         with opening():
             folders = planned.wanted.join

@@ -25,8 +25,19 @@ SHARES = ("accuracy", "auc", "accuracy_adjusted")
 """How the names of measures end that are shares of 1."""
 EXACT = 1e-9
 """How far a share may be from its bounds, relative to its weight: sums of floats are rounded."""
+COMPARISON = "compare.json"
+"""What the folder of a comparison has, and no run folder."""
 Line = TypeVar("Line", Record, Timing, SampleCounts)
 _ALL = attrgetter(*Timing.__slots__)
+
+
+def no_run(folder: Path) -> RunUnreadable:
+    """Return the error for a folder that is no run folder."""
+    if (folder / COMPARISON).is_file():
+        fix = f"its numbers are in {COMPARISON}, its runs in runs/METHOD/seed-N"
+        return RunUnreadable(f"{folder} is a comparison, not a run folder", fix=fix)
+    fix = "give the folder that 'fedskd-sim launch' named"
+    return RunUnreadable(f"{folder} is not a run folder", fix=fix)
 
 
 def read_records(run: Path) -> list[Record]:

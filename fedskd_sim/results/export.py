@@ -1,5 +1,5 @@
-"""The tables of a run as other programs read them: CSV; Parquet, TensorBoard's event files and
-MLflow's runs where the library for it is installed.
+"""The tables of a run or a comparison as other programs read them: CSV; Parquet, TensorBoard's
+event files and MLflow's runs where the library for it is installed.
 """
 
 from __future__ import annotations
@@ -7,15 +7,25 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.errors import LibraryMissing, OutputNotEmpty, OutputNotWritable
+from fedskd_sim.errors import (
+    InvalidValue,
+    LibraryMissing,
+    OutputNotEmpty,
+    OutputNotWritable,
+    Where,
+)
 from fedskd_sim.results.runs import TABLES, Row, Run
 from fedskd_sim.wholefiles import drafted
+
+if TYPE_CHECKING:
+    from fedskd_sim.results.comparison.folder import ComparisonFolder
 
 ROW_GROUP = 20_000
 """Rows of a Parquet file that are held in memory."""
@@ -47,8 +57,35 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
         OutputNotWritable: it cannot be written there.
 
     """
-    try:
+    with _writing(folder):
         return FORMS[form](run, folder)
+
+
+def write_comparison(found: ComparisonFolder, form: str, folder: Path) -> dict[Path, int]:
+    """Write the tables of a comparison, ``methods`` and ``differences``, as `write` does.
+
+    Args:
+        found: the comparison.
+        form: ``csv`` or ``parquet``.
+        folder: where to; it is made if it is not there.
+
+    Raises:
+        InvalidValue: the form is only for runs.
+        LibraryMissing: the form needs a library that is not installed.
+        OutputNotWritable: it cannot be written there.
+
+    """
+    if form not in ROWS:
+        text, fix = f"{form!r} is for runs, not for a comparison", f"give {' or '.join(ROWS)}"
+        raise InvalidValue(text, fix=fix, where=Where("--format"))
+    with _writing(folder):
+        return _put(form, found.tables(), folder)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         fix = "give an --out that you may write to"
         raise OutputNotWritable(
@@ -56,16 +93,19 @@ def write(run: Run, form: str, folder: Path) -> dict[Path, int]:
         ) from error
 
 
-def _tables(
-    form: str, put: Callable[[Path, Iterable[Row]], int], run: Run, folder: Path
-) -> dict[Path, int]:
+def _tables(form: str, run: Run, folder: Path) -> dict[Path, int]:
+    return _put(form, ((name, run.rows(name)) for name in TABLES), folder)
+
+
+def _put(form: str, tables: Iterable[tuple[str, Iterable[Row]]], folder: Path) -> dict[Path, int]:
+    """Write each table that has rows."""
     written = dict[Path, int]()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        rows = iter(run.rows(name))
-        if (first := next(rows, None)) is not None:
+    for name, rows in tables:
+        left = iter(rows)
+        if (first := next(left, None)) is not None:
             file = folder / f"{name}.{form}"
-            written[file] = put(file, chain([first], rows))
+            written[file] = ROWS[form](file, chain([first], left))
     return written
 
 
@@ -196,10 +236,12 @@ def _curves(run: Run) -> Iterator[tuple[str, list[tuple[str, float, int]]]]:
     yield from ((model, points) for model, points in curves.items() if points)
 
 
+ROWS: Mapping[str, Callable[[Path, Iterable[Row]], int]] = MappingProxyType(
+    {"csv": _csv, "parquet": _parquet}
+)
 FORMS: Mapping[str, Callable[[Run, Path], dict[Path, int]]] = MappingProxyType(
     {
-        "csv": partial(_tables, "csv", _csv),
-        "parquet": partial(_tables, "parquet", _parquet),
+        **{form: partial(_tables, form) for form in ROWS},
         "tensorboard": _tensorboard,
         "mlflow": _mlflow,
     }

@@ -13,9 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.errors import InvalidValue, LibraryMissing, RunUnreadable
+from fedskd_sim.errors import InvalidValue, LibraryMissing
 from fedskd_sim.records import Record, Timing
-from fedskd_sim.records.files import read_records, read_timings, stream_records, stream_timings
+from fedskd_sim.records.files import (
+    no_run,
+    read_records,
+    read_timings,
+    stream_records,
+    stream_timings,
+)
 from fedskd_sim.results.rows import plain
 from fedskd_sim.scenario import Scenario, load
 
@@ -178,9 +184,7 @@ def read_run(folder: str | Path) -> Run:
     """
     place = Path(folder).expanduser()
     if not (place / "scenario.yaml").is_file():
-        raise RunUnreadable(
-            f"{place} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
-        )
+        raise no_run(place)
     return Run(place, load(place / "scenario.yaml").scenario)
 
 

@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fedskd_sim import clock
 from fedskd_sim.errors import OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.records import NO_OTHER_KEYS, UnixSeconds
+from fedskd_sim.records.files import no_run
 from fedskd_sim.runtimes.folder import LOCK
 from fedskd_sim.wholefiles import write_text
 
@@ -168,9 +169,7 @@ def read(folder: Path) -> RunLocation | None:
 
     """
     if not (folder / "scenario.yaml").is_file():
-        raise RunUnreadable(
-            f"{folder} is not a run folder", fix="give the folder that 'fedskd-sim launch' named"
-        )
+        raise no_run(folder)
     file = folder / FILE
     try:
         return _FORM.validate_json(file.read_bytes(), strict=True) if file.exists() else None

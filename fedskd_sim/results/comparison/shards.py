@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from fedskd_sim.errors import InvalidValue, OutputNotWritable, RunUnreadable, Where
+from fedskd_sim.errors import InvalidValue, OutputNotEmpty, OutputNotWritable, RunUnreadable, Where
 from fedskd_sim.observe.words import counted, short_path
 from fedskd_sim.results.comparison import origins
 from fedskd_sim.results.comparison.planning import PlannedRun
@@ -101,6 +101,15 @@ class ShardNote:
             pass
         text = f"{short_path(folder)} is no folder of a shard"
         raise InvalidValue(text, fix="give what 'compare --shard' was given as --out", where=JOIN)
+
+    @classmethod
+    def check_free(cls, folder: Path, shard: Shard) -> None:
+        """Raise OutputNotEmpty for a folder that holds another shard: its note would be lost."""
+        with suppress(InvalidValue):
+            held = cls.read(folder).shard
+            if held != shard:
+                text = f"{short_path(folder)} holds shard {held}"
+                raise OutputNotEmpty(text, fix=f"give shard {shard} another --out")
 
     def differs(self, other: ShardNote) -> str:
         """Return in which way another shard is of another comparison than this one; '' for the

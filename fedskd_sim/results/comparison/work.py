@@ -21,6 +21,7 @@ from threading import Event
 from fedskd_sim.errors import FedskdError, ForkServerDied, OutputNotEmpty, OutputNotWritable
 from fedskd_sim.learning.workspace import RUNS_AT_ONCE
 from fedskd_sim.observe import outcome
+from fedskd_sim.records.files import COMPARISON
 from fedskd_sim.results.comparison import origins
 from fedskd_sim.results.comparison.planning import PlannedRun
 from fedskd_sim.results.comparison.rings import Rings
@@ -32,6 +33,8 @@ RUNS = "runs"
 PLACE = RUNS + "/{label}/seed-{seed}"
 """Where a run of a comparison is, in its folder."""
 LOCK, SEEN, SHARD = ".lock", ".data.json", ".shard.json"
+EXPORT = "export"
+"""Where `fedskd-sim export` puts tables by default, of a run too."""
 LAST_WORDS = 5
 LOOK_S = 0.2
 
@@ -145,8 +148,9 @@ class Workshop:
             LOCK,
             SEEN,
             SHARD,
+            EXPORT,
             "compare.txt",
-            "compare.json",
+            COMPARISON,
             "compare.html",
         }
         if strange:

@@ -231,7 +231,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
 def check_that_a_library_finds_the_same(path: Path, out: Path, values: dict[str, Any]) -> None:
     """A script compares what has finished without running it again, and has differences as rows."""
     seen: list[RunResult] = []
-    found = compare(path, ["local", "averaged"], seeds=2, out=out, watch=seen.append)
+    found = compare(load(path), "local, averaged", seeds=2, out=out, watch=seen.append)
     assert [one.fresh for one in seen] == [False] * 4
     assert (found.values, found.text) == (values, (out / "compare.txt").read_text())
     (row,) = (
@@ -240,6 +240,8 @@ def check_that_a_library_finds_the_same(path: Path, out: Path, values: dict[str,
         if (row["method"], row["measure"], row["place"]) == ("averaged", "auc", "mean")
     )
     assert row.items() >= values["methods"][1]["differences"]["auc"]["mean"].items()
+    with pytest.raises(InvalidValue, match="algorithms names nothing"):
+        compare(path, [], seeds=2, out=out)
     with pytest.raises(InvalidValue, match="the control 'fedskd' is not among local"):
         compare(path, ["local"], seeds=2, control="fedskd", out=out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -10,7 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+from pyarrow import parquet
 
+from fedskd_sim.cli import main
 from fedskd_sim.results.comparison.planning import methods
 from fedskd_sim.results.comparison.statistics import Difference
 from fedskd_sim.results.comparison.summary import _notes
@@ -193,6 +197,34 @@ def test_json_has_the_means_of_the_tables_and_what_they_rest_on() -> None:
     assert same["ensemble"] == {"mean": None, "low": None, "high": None, "seeds": 0}
     assert found["test_samples"]["auc"]["delft"] == {"samples": [40] * 5, "smallest_class": 4}
     assert found["methods"][0]["hospitals"]["auc"]["own"]["delft"] == [None] * 5
+
+
+def test_a_comparison_is_exported_as_tables(tmp_path: Path) -> None:
+    """Means and differences are rows of CSV or Parquet; a run is told apart from a comparison."""
+    scores = {"circulation": CONTROL, "fedskd": AHEAD}
+    (tmp_path / "compare.json").write_text(json.dumps(as_json(compared(scores))))
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, [arguments[0], str(tmp_path), *arguments[1:]])
+
+    done = call("export")
+    assert (done.exit_code, done.stdout.count("rows")) == (0, 2), done.stderr
+    with (tmp_path / "export" / "methods.csv").open() as stream:
+        told = [*csv.DictReader(stream)]
+    assert [one["place"] for one in told] == ["own", "others", "mean"] * 2
+    assert float(told[3]["mean"]) == pytest.approx(0.8078)
+    assert call("export", "--format", "parquet").exit_code == 0
+    table = parquet.read_table(tmp_path / "export" / "differences.parquet")
+    (row,) = table.to_pylist()
+    assert (row["method"], row["control"], row["place"]) == ("fedskd", "circulation", "mean")
+    assert (row["difference"], row["needed"]) == (pytest.approx(0.0998), 2)
+    wrong = call("export", "--format", "mlflow")
+    assert "'mlflow' is for runs, not for a comparison" in wrong.stderr
+    told_ = call("report").stderr
+    assert "is a comparison, not a run folder" in told_
+    assert "its runs in runs/METHOD/seed-N" in told_
+    (tmp_path / "compare.json").write_text('{"methods": [{}]}')
+    assert "its numbers are damaged" in call("export").stderr
 
 
 def test_one_seed_shows_no_interval() -> None:

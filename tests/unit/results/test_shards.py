@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedskd_sim.cli import main
-from fedskd_sim.errors import InvalidValue, RunUnreadable
+from fedskd_sim.errors import InvalidValue, OutputNotEmpty, RunUnreadable
 from fedskd_sim.operate.comparison import CompareRequest, carry_out, plan
 from fedskd_sim.results.comparison.planning import PlannedRun
 from fedskd_sim.results.comparison.rings import AT_ONCE, QUEUED_AT_ONCE, Rings
@@ -88,6 +88,10 @@ def test_joined_shards_are_the_comparison(scenario_file: Callable, tmp_path: Pat
         assert (done.exit_code, done.stdout.count(": done")) == (0, 2), done.stderr
         assert "for each other shard, makes the tables" in done.stdout
         assert not (out / "compare.json").exists()
+    held = call(*asked, "--shard", "2/2", "--out", shards[0])
+    assert held.exit_code == OutputNotEmpty.exit_code
+    assert "first holds shard 1/2" in held.stderr
+    assert call(*asked, "--shard", "1/2", "--out", shards[0]).exit_code == 0
     joined = call(*asked, "--join", shards[0], "--join", shards[1], "--out", tmp_path / "joined")
     assert joined.exit_code == 0, joined.stderr
     assert joined.stdout.count(": kept") == 4
