@@ -194,11 +194,12 @@ def _of_samples(
     """Return what is known of every hospital's samples."""
     scenario = loaded.scenario
     if known:
-        from fedskd_sim.learning.comparable import notes_of, notes_of_arrays  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning import comparable  # noqa: PLC0415 - needs PyTorch
 
-        yield from notes_of(known)
+        yield from comparable.notes_of(known)
+        yield from comparable.notes_of_maps(scenario, known)
         try:
-            yield from notes_of_arrays(scenario, data, tell)
+            yield from comparable.notes_of_arrays(scenario, data, tell)
         except FedskdError as error:
             raise loaded.place_error(error) from None
     from fedskd_sim.results import samples  # noqa: PLC0415 - the controller has no numpy, which reports need

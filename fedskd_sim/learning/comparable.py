@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import combinations
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from fedskd_sim.errors import (
     ScenarioError,
 )
 from fedskd_sim.learning.data import facts
-from fedskd_sim.learning.networks.models import outline
+from fedskd_sim.learning.distillation.arrangements import LEAST_MASS
+from fedskd_sim.learning.networks.models import Outline, outline
 from fedskd_sim.learning.networks.shapes import AXES, GRIDLESS, ImageShape
 from fedskd_sim.learning.readers import places, reading
 from fedskd_sim.learning.readers.cohort import SPLITS
 from fedskd_sim.learning.samples import Arrays, Facts, Images
-from fedskd_sim.scenario import Abide, Ham10000, Hospital, MedMnist, Scenario, Similarity
+from fedskd_sim.scenario import Abide, FedSKD, Ham10000, Hospital, MedMnist, Scenario, Similarity
 
 IN_ORDER = (
     "let the reader give the same rows in the same order every time: names in a folder, in a set "
@@ -289,6 +291,89 @@ def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:
         outline(architecture, shape).at(similarity.pixel_tap)[1:] for architecture in kinds.values()
     ]
     return tuple(min(cells) for cells in zip(*sizes, strict=True))
+
+
+def notes_of_maps(scenario: Scenario, known: Sequence[Facts]) -> Iterator[str]:
+    """Name the maps of which a level compares little or nothing, and taps that are swapped.
+
+    Args:
+        scenario: in which nothing else is wrong.
+        known: what is known of every hospital's data.
+
+    """
+    how = scenario.circulating
+    if not how or not known or known[0].kind in GRIDLESS:
+        return
+    maps = _maps_of(scenario, known)
+    for name, (found, seen) in maps.items():
+        if prod(seen.mid[1:]) < prod(seen.deep[1:]):
+            yield (
+                f"Note: {name}'s middle map is {_cells(seen.mid)}, coarser than its deep map, "
+                f"{_cells(seen.deep)}: taps are the middle module, then the deep one."
+            )
+        if found.atlas is not None:
+            yield from _few_regions(how, name, found, seen)
+    tap, keys = how.similarity.pixel_tap, _keys(how, "pixel")
+    if keys and prod(pixel_grid(scenario, shape_of(known[0])) or ()) == 1:
+        coarse = [name for name, (_, seen) in maps.items() if prod(seen.at(tap)[1:]) == 1]
+        why = f": so has the {tap} map of {', '.join(coarse)}" if coarse else ""
+        yield (
+            f"Note: the grid of the pixel level has one place{why}. Nothing is compared at this "
+            f"level. Choose a finer {tap} tap, or set {keys} to 0."
+            if not how.similarity.pixel_grid
+            else "Note: algorithm.similarity.pixel_grid is one place, and nothing is compared at "
+            f"the pixel level. Leave it out, or set {keys} to 0."
+        )
+
+
+def _keys(how: FedSKD, level: str) -> str:
+    """List the keys of the weights with which a level is compared; empty where none is set."""
+    keys = (key for compared in how.compared.values() for key in compared)
+    return " and ".join(key for key in keys if key.endswith(f".{level}"))
+
+
+def _maps_of(scenario: Scenario, known: Sequence[Facts]) -> dict[str, tuple[Facts, Outline]]:
+    """Outline the architectures of those who train, each kind once."""
+    outlines, maps = dict[str, Outline](), dict[str, tuple[Facts, Outline]]()
+    for found in known:
+        hospital = scenario.hospital(found.counts.host)
+        if not hospital.held_out:
+            kind = hospital.architecture.model_dump_json()
+            if kind not in outlines:
+                outlines[kind] = outline(hospital.architecture, shape_of(found))
+            maps[hospital.name] = found, outlines[kind]
+    return maps
+
+
+def _few_regions(how: FedSKD, name: str, found: Facts, seen: Outline) -> Iterator[str]:
+    """Note that less than half of an atlas's regions are large enough on a map to be compared."""
+    tap, keys = how.similarity.region_tap, _keys(how, "region")
+    mass = region_mass(np.asarray(found.atlas), seen.at(tap)[1:])
+    kept = int((mass >= LEAST_MASS).sum())
+    if keys and 2 * kept < len(mass):
+        yield (
+            f"Note: {name}'s {tap} map is {_cells(seen.at(tap))} for {inputs_of(found)}: {kept} of "
+            f"{len(mass)} regions are compared at the region level. Choose a finer {tap} tap, "
+            f"another architecture or larger volumes, or set {keys} to 0."
+        )
+
+
+def region_mass(atlas: Any, grid: Sequence[int]) -> Any:
+    """Return the size of each region in feature cells (R,), as `atlas_pooling` finds it, at once
+    for all regions.
+    """
+    weights = np.ones(())
+    for size, cells in zip(atlas.shape, grid, strict=True):
+        along = np.zeros(size)
+        for cell in range(cells):
+            place = slice(cell * size // cells, -(-(cell + 1) * size // cells))
+            along[place] += 1 / (place.stop - place.start)
+        weights = weights[..., None] * along
+    return np.bincount(atlas.clip(0).ravel(), weights.ravel())[1:]
+
+
+def _cells(tap: Sequence[int]) -> str:
+    return " x ".join(map(str, tap[1:]))
 
 
 def no_data(name: str, key: tuple[Key, ...]) -> DataMissing:
