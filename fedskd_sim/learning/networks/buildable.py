@@ -23,6 +23,7 @@ from fedskd_sim.learning.networks.contract import Breach, find_breach
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SMALLEST_REGIONS,
+    OtherClasses,
     Outline,
     blueprint,
     build,
@@ -34,7 +35,7 @@ from fedskd_sim.learning.networks.models import (
     outline,
     parameter_count,
 )
-from fedskd_sim.learning.networks.named import NO_OBJECTS, wrong_arguments
+from fedskd_sim.learning.networks.named import NO_OBJECTS, class_option, wrong_arguments
 from fedskd_sim.learning.networks.shapes import AXES, GRIDLESS, ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, NetworkPart, Tap, nearest
@@ -123,8 +124,15 @@ def check_architecture(
     raises what its file of weights has wrong, with a key inside its own.
     """
     seen = _try_outline(chosen, shape)
-    if isinstance(seen, str):
-        yield from _unbuildable(chosen, shape, key, seen)
+    if isinstance(seen, OtherClasses):
+        yield _other_classes(chosen, shape, key, seen.count)
+        return
+    if isinstance(seen, Exception):
+        by_grid = any(
+            one.endswith(".region") for keys in algorithm.compared.values() for one in keys
+        )
+        cells = SMALLEST_REGIONS if by_grid and not atlas else 1
+        yield from _unbuildable(chosen, shape, key, seen, cells)
         return
     if chosen.weights:
         build(chosen, shape, 0)
@@ -174,15 +182,29 @@ def _lacking(
             yield InvalidValue(text, key=key, fix=fix)
 
 
+def _other_classes(
+    chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], count: int
+) -> FedskdError:
+    """Make the error of a network with logits of another number of classes than the data have."""
+    text = f"{chosen.name} gives {count} logits, the data have {shape.classes} classes"
+    fix = "give its last layer as many outputs as the function is told that there are classes"
+    if chosen.is_class:
+        name = class_option(chosen, count)
+        fix = f"{name}: $classes, under options" if name else f"change its options; {NO_OBJECTS}"
+        key = (*key, "options", name) if name in chosen.options else key
+    return InvalidValue(text, key=key, fix=fix)
+
+
 def _unbuildable(
-    chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], reason: str
+    chosen: Architecture, shape: ImageShape, key: tuple[Key, ...], error: Exception, cells: int
 ) -> Iterator[FedskdError]:
     """Find the options that an architecture cannot have, or say that its plain form cannot take
-    the image; a class has none.
+    the image; a class has none. A tap needs so many ``cells`` along each axis.
     """
+    reason = _first_line(error)
     plain = chosen if chosen.is_class else chosen.model_copy(update={"options": {}})
-    if shape.kind not in GRIDLESS and isinstance(_try_outline(plain, shape), str):
-        smallest = minimum_input(plain, shape.channels)
+    if shape.kind not in GRIDLESS and isinstance(_try_outline(plain, shape), Exception):
+        smallest = minimum_input(plain, shape.channels, shape.classes, cells)
         size, unit = _size_of(shape), "pixels" if shape.kind == "image" else "voxels"
         if smallest is None or smallest <= shape.size:
             text = f"{chosen.name} cannot be built for {size} {unit}: {reason}"
@@ -190,14 +212,14 @@ def _unbuildable(
             return
         text = f"{size} {unit} are too small for {chosen.name}: {reason}"
         what = "images" if shape.kind == "image" else "volumes"
-        fix = f"use {what} of at least {smallest} {unit}, or another architecture"
+        fix = f"use {what} of at least {smallest} {unit} along each axis, or another architecture"
         yield ImageTooSmall(text, key=key, fix=f"{images_as_volumes(shape)}{fix}")
         return
     alone = {
         name: _try_outline(chosen.model_copy(update={"options": {name: value}}), shape)
         for name, value in chosen.options.items()
     }
-    culprits = {name: why for name, why in alone.items() if isinstance(why, str)}
+    culprits = {name: _first_line(why) for name, why in alone.items() if isinstance(why, Exception)}
     for name, why in culprits.items():
         text = f"{chosen.name} cannot have {name} {chosen.options[name]!r}: {why}"
         fix = f"choose another value; the default is {options(chosen.name)[name]!r}"
@@ -230,16 +252,21 @@ def _size_of(shape: ImageShape) -> str:
     return " x ".join(map(str, shape.grid or (shape.size,) * len(AXES[shape.kind])))
 
 
-def _try_outline(chosen: Architecture, shape: ImageShape) -> Outline | str:
-    """Outline an architecture for images of a shape, or say why it cannot be built."""
+def _try_outline(chosen: Architecture, shape: ImageShape) -> Outline | Exception:
+    """Outline an architecture for images of a shape, or return why it cannot be built."""
     try:
         with translate_errors():
             count = parameter_count(blueprint(chosen, shape))
         if count > MOST_PARAMETERS:
-            return f"the model would have {count:,} parameters, the most is {MOST_PARAMETERS:,}"
+            text = f"the model would have {count:,} parameters, the most is {MOST_PARAMETERS:,}"
+            return ValueError(text)
         return outline(chosen, shape)
     except UNBUILDABLE as error:
-        return str(error).partition("\n")[0]
+        return error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _columns(
@@ -309,10 +336,12 @@ def _too_fine(
     where the grid is as coarse as it may be, or at least a coarser one does.
     """
     chosen, shape = built
-    larger = minimum_input(chosen, shape.channels) if grid <= SMALLEST_REGIONS else None
+    larger = (
+        minimum_input(chosen, shape.channels, shape.classes) if grid <= SMALLEST_REGIONS else None
+    )
     if larger:
         what, unit = ("images", "pixels") if shape.kind == "image" else ("volumes", "voxels")
-        fix = f"use {what} of at least {larger} {unit}, or another architecture"
+        fix = f"use {what} of at least {larger} {unit} along each axis, or another architecture"
         size = f"{_size_of(shape)} {unit} are too small"
         fix = f"tap an earlier module, or {fix}" if chosen.is_class else fix
         return ImageTooSmall(f"{size}: {text}", key=key, fix=images_as_volumes(shape) + fix)

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
@@ -95,6 +96,8 @@ SMALLEST_REGIONS = 4
 COMPILER = "torch._dynamo"
 QUICK = 1 << 30
 """Multiplications that take some hundredths of a second."""
+LONGEST_SEARCH_S = 10.0
+"""How long the smallest input of a network of a package is searched for."""
 SIZES = (8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224)
 
 REGISTRY: Mapping[str, Builder] = MappingProxyType(
@@ -285,6 +288,15 @@ def _check_state(model: nn.Module) -> None:
         raise TypeError("it has no parameter that trains (requires_grad)")
 
 
+class OtherClasses(TypeError):
+    """A network gives logits of another number of classes than the data have."""
+
+    def __init__(self, text: str, count: int) -> None:
+        """Keep how many there are."""
+        super().__init__(text)
+        self.count = count
+
+
 def check_output(output: object, shape: ImageShape, samples: int) -> Taps:
     """Check what an architecture gives; TypeError if it is not (logits, Taps) of the right
     shapes.
@@ -298,8 +310,9 @@ def check_output(output: object, shape: ImageShape, samples: int) -> Taps:
         if not isinstance(value, Tensor):
             raise TypeError(f"{wanted}, and {what} is {type(value).__name__}, no tensor")
     if logits.shape != (samples, shape.classes):
-        text = f"not logits {tuple(logits.shape)} for a batch of {samples}"
-        raise TypeError(f"{wanted}, {text}")
+        text = f"{wanted}, not logits {tuple(logits.shape)} for a batch of {samples}"
+        counted = logits.ndim == 2 and len(logits) == samples  # noqa: PLR2004 - (B, classes)
+        raise OtherClasses(text, logits.shape[1]) if counted else TypeError(text)
     for name, tap in zip(taps._fields, taps, strict=True):
         axes = AXES[shape.kind]
         if tap.ndim != 2 + len(axes):
@@ -317,26 +330,49 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def fits(found: Outline) -> bool:
-    """Return whether every tap has at least the default region grid."""
-    return min(*found.mid[1:], *found.deep[1:]) >= SMALLEST_REGIONS
+def fits(found: Outline, cells: int = SMALLEST_REGIONS) -> bool:
+    """Return whether every tap has at least a grid, that of regions unless another is given."""
+    return min(*found.mid[1:], *found.deep[1:]) >= cells
 
 
-def minimum_input(architecture: Architecture, channels: int = 3, classes: int = 2) -> int | None:
-    """Find the smallest usual size of images, or of cubes, whose taps hold the default region
-    grid; None up to 224.
+def minimum_input(
+    architecture: Architecture,
+    channels: int = 3,
+    classes: int = 2,
+    cells: int = SMALLEST_REGIONS,
+) -> int | None:
+    """Find the smallest usual size of images, or of cubes, whose taps hold a grid, by default that
+    of regions; None up to 224, or where it takes long to find.
     """
 
     def enough(size: int) -> bool:
+        shape = ImageShape(channels, size, classes, architecture.takes)
         try:
-            return fits(
-                outline(architecture, ImageShape(channels, size, classes, architecture.takes))
-            )
+            return fits(outline(architecture, shape), cells)
+        except OtherClasses:  # which no other size mends
+            return True
         except (FedskdError, *UNBUILDABLE):
             return False
 
+    if architecture.name not in REGISTRY:
+        return _first(enough, len(AXES[architecture.takes]))
     place = bisect_left(SIZES, x=True, key=enough)
     return SIZES[place] if place < len(SIZES) else None
+
+
+def _first(enough: Callable[[int], bool], axes: int) -> int | None:
+    """Try sizes from the smallest on, for a network that computes each; None if none is enough
+    before the search would be too long.
+    """
+    begun = clock.now()
+    for size, larger in zip(SIZES, (*SIZES[1:], SIZES[-1]), strict=True):
+        before = clock.now()
+        if enough(size):
+            return size
+        now = clock.now()
+        if now - begun + (now - before) * (larger / size) ** axes > LONGEST_SEARCH_S:
+            break
+    return None
 
 
 def builder_of(name: str) -> Builder:

@@ -31,6 +31,8 @@ FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 PLACEHOLDERS = ("$channels", "$classes", "$size")
 OWN_FUNCTION = "write a function that builds the network, and offer it in `code:` or a package"
 NO_OBJECTS = f"where an option has to be a class or another object of Python, {OWN_FUNCTION}"
+COUNTS = ("num_classes", "n_classes", "classes", "out_channels", "num_labels")
+"""What packages call the number of classes."""
 KEY: tuple[Key, ...] = ("name",)
 
 
@@ -165,6 +167,20 @@ def wrong_arguments(chosen: Architecture) -> Iterator[FedskdError]:
         text = f"{cls.__name__} needs {', '.join(lacking)}"
         fix = f"give {'it' if len(lacking) == 1 else 'them'} under options; {NO_OBJECTS}"
         yield InvalidValue(text, key=("options",), fix=fix)
+
+
+def class_option(chosen: Architecture, count: int) -> str:
+    """Return the argument of a class that says how many classes there are, where it said
+    ``count``; empty if none is known.
+    """
+    given = [name for name, value in chosen.options.items() if name in COUNTS or value == count]
+    try:
+        known = [*inspect.signature(find(chosen.name)).parameters]
+    except ValueError:  # written in C
+        known = []
+    return next(iter(sorted(given, key=lambda one: one not in COUNTS)), "") or next(
+        (name for name in COUNTS if name in known), ""
+    )
 
 
 def _words(value: object) -> Iterator[str]:

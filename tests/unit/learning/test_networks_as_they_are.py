@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, InvalidValue, UnknownArchitecture
 from fedskd_sim.kubernetes.jobs import _labels
+from fedskd_sim.learning.networks import buildable, models
 from fedskd_sim.learning.networks.buildable import Contracts, check_architecture, itself
 from fedskd_sim.learning.networks.contract import find_breach
 from fedskd_sim.learning.networks.maps import as_map
@@ -152,6 +153,38 @@ def test_what_cannot_be_is_refused_with_key_and_fix(
     assert said in error.message
     assert fix in error.fix
     assert not [*tmp_path.iterdir()]
+
+
+def test_another_number_of_logits_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the option that would be right, given or not; no other size is tried."""
+    monkeypatch.setattr(buildable, "minimum_input", None)
+    for options, key in ({"num_classes": 5}, ("options", "num_classes")), ({}, ()):
+        chosen = Architecture(name=SQUEEZE.name, options={**options, "version": "1_1"})
+        (error,) = wrong(chosen)
+        count = options.get("num_classes", 1000)
+        assert error.message.endswith(f"gives {count} logits, the data have 3 classes")
+        assert error.fix.startswith("num_classes: $classes")
+        assert error.key == key
+
+
+def test_the_smallest_input_is_that_which_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An atlas needs no grid of regions on the maps; a search that would be long ends."""
+    chosen = Architecture(name="torchvision.models:DenseNet", options=DENSE)
+    chosen = chosen.model_copy(update={"taps": ("features.denseblock1", "features.denseblock2")})
+    how, held = FedSKD(name="fedskd"), Contracts()
+    small = ImageShape(3, 4, 3)
+    found = {
+        atlas: next(check_architecture(chosen, small, (), how, atlas=atlas, held=held))
+        for atlas in (True, False)
+    }
+    assert "of at least 8 pixels along each axis" in found[True].fix
+    assert "of at least 32 pixels along each axis" in found[False].fix
+    assert not [*check_architecture(chosen, ImageShape(3, 8, 3), (), how, atlas=True, held=held)]
+    other = chosen.model_copy(update={"options": {**DENSE, "num_classes": 5}})
+    assert models.minimum_input(other, 3, 3, 1) == 8
+    monkeypatch.setattr(models, "LONGEST_SEARCH_S", 0.0)
+    chosen = chosen.model_copy(update={"taps": ("features.denseblock9", "features.denseblock2")})
+    assert models.minimum_input(chosen, 3, 3) is None
 
 
 def test_the_working_directory_has_no_networks(
