@@ -212,7 +212,13 @@ def _of_samples(
 
 @main.command()
 @click.argument("name", required=False)
-@CHANGES
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the architecture (options..., input, taps); repeatable.",
+)
 @click.option(
     "--scenario",
     type=PathArgument(path_type=Path),

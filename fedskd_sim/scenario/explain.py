@@ -237,6 +237,8 @@ def _instead(name: str, known: Sequence[str]) -> str:
 def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> str:
     """Suggest what to write instead of a value of the wrong type or out of range."""
     value, limits = problem["input"], problem.get("ctx", {})
+    if key[-1:] == ("taps",):
+        return "give two modules, the middle and the deep one"
     if problem["loc"][-1] in CHOICES and problem["loc"] != key:
         return "give a number, a word, true or false"
     if kind == "literal_error":

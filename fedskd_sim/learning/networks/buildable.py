@@ -83,6 +83,9 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
             f"{near}; 'fedskd-sim models' lists all {len(names())}, and one of your own comes with "
             "a package that has to be installed here; a class of a package is package.module:Class"
         )
+        place, _, last = chosen.name.rpartition(".")
+        if place and last[:1].isupper():
+            fix = f"did you mean {place}:{last}? A class of a package is package.module:Class"
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
     try:

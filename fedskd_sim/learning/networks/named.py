@@ -59,6 +59,8 @@ def find(name: str) -> type[nn.Module]:
         text = f"{name!r} is {kind}, and no class of networks (torch.nn.Module)"
         near = nearest(wanted, _classes(module), "name such a class")
         fix = f"{near}{' Or' if near.endswith('?') else ', or'} {OWN_FUNCTION}"
+        if inspect.isroutine(found):
+            fix = f"functions need a function of yours (docs/own-code.md): {OWN_FUNCTION}"
         raise InvalidValue(text, key=KEY, fix=fix)
     return found
 

@@ -27,7 +27,7 @@ from fedskd_sim.learning.networks.models import ImageShape, blueprint, build, ca
 from fedskd_sim.learning.networks.taps import Candidate, Wiring, attach, propose
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.sources import sources
-from fedskd_sim.scenario import Architecture, FedSKD, load
+from fedskd_sim.scenario import Architecture, FedSKD, load, load_architecture
 
 SHAPE = ImageShape(3, 48, 3)
 CLASSES = {"num_classes": "$classes"}
@@ -104,7 +104,12 @@ REFUSED: dict[str, tuple[dict[str, Any], type[FedskdError], str, str, str]] = {
     ),
     "function": (
         {"name": "torchvision.models:densenet121"},
-        InvalidValue, "name", "is a function, and no class of networks", "write a function",
+        InvalidValue, "name", "is a function, and no class of networks",
+        "functions need a function of yours (docs/own-code.md): write a function",
+    ),
+    "dots": (
+        {"name": "torchvision.models.DenseNet"},
+        UnknownArchitecture, "", "there is no architecture", "did you mean torchvision.models:Dense"
     ),
     "other class": (
         {"name": "torch.optim:AdamW"}, InvalidValue, "name", "is a class, and no class",
@@ -185,6 +190,16 @@ def test_the_smallest_input_is_that_which_is_valid(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(models, "LONGEST_SEARCH_S", 0.0)
     chosen = chosen.model_copy(update={"taps": ("features.denseblock9", "features.denseblock2")})
     assert models.minimum_input(chosen, 3, 3) is None
+
+
+def test_one_tap_is_too_few() -> None:
+    """In a scenario, and where `models` is asked; its help says what can be set."""
+    for taps in "[layer2]", "[a, b, c]", "layer2":
+        with pytest.raises(FedskdError) as found:
+            load_architecture("torchvision.models:ResNet", [f"taps={taps}"])
+        assert found.value.fix == "give two modules, the middle and the deep one"
+    said = CliRunner().invoke(main, ["models", "--help"]).output
+    assert "Change a key of the architecture (options..., input, taps)" in " ".join(said.split())
 
 
 def test_the_working_directory_has_no_networks(
