@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from fedskd_sim import launch
+from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.networks.buildable import Contracts, check_architecture, itself
 from fedskd_sim.learning.networks.models import ImageShape, candidates_of
@@ -19,6 +21,7 @@ from fedskd_sim.learning.networks.taps import propose
 from fedskd_sim.scenario import Architecture, FedSKD, Similarity
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
+ROOT = Path(__file__).parents[3]
 CLASSES, OUT = {"num_classes": "$classes"}, {"out_channels": "$classes"}
 VIT = {**CLASSES, "image_size": "$size", "patch_size": 8, "hidden_dim": 16, "mlp_dim": 16,
        "num_layers": 3, "num_heads": 2}  # fmt: skip
@@ -165,6 +168,21 @@ def test_what_needs_objects_of_python_is_refused(name: str) -> None:
     (error,) = itself(Architecture(name=name), ())
     assert re.search(r" needs \w+", error.message)
     assert "write a function that builds the network" in error.fix
+
+
+def test_the_hospital_of_the_manual_is_valid(tmp_path: Path) -> None:
+    """In the scenario that its page names, and all of its regions are compared."""
+    if not find_spec("monai"):
+        pytest.skip("MONAI is not installed: it is in the dependency group zoo")
+    page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(hospitals:\n  - name: cork\n.*?)```", page, re.DOTALL)
+    text = (ROOT / "scenarios" / "volumes-synthetic.yaml").read_text(encoding="utf-8")
+    kept = re.sub(r"  - \{name: cork.*\n", "", text)
+    path = tmp_path / "own.yaml"
+    path.write_text(kept.replace("algorithm:", block.removeprefix("hospitals:\n") + "algorithm:"))
+    done = CliRunner().invoke(main, ["validate", str(path)])
+    assert "cork (monai.networks.nets:ResNet)" in done.output
+    assert "Note" not in done.output
 
 
 RING = """
