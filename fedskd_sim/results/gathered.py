@@ -42,6 +42,7 @@ _ROW = np.dtype(
         ("rolled_back", "?"), ("accuracy", "f8"), ("drift", "f8"),
     ]
 )  # fmt: skip
+LEVELS = ("batch", "pixel", "region")
 GROWTH = 1024
 """Rows for which room is made at a time, and then half as many again as there are."""
 
@@ -138,6 +139,8 @@ class Gathered:
     """Sessions rolled back after a model may have left with such a poison."""
     left_out: dict[str, set[int]] = field(default_factory=dict)
     """Hospitals without which the ring went on, and in which rounds, as the others name them."""
+    uncompared: dict[str, list[int]] = field(default_factory=dict)
+    """By level of the similarity: sessions of which the mean distance is exactly 0, and all."""
     words: dict[str, ToldLosses] = field(default_factory=dict)
     """What the last record of each hospital tells of others."""
     _plain: set[str] = field(default_factory=set)
@@ -186,10 +189,19 @@ class Gathered:
             self.poisoned += any(_is_before(poison, record) for poison in self.poisons)
         counts.bytes += record.bytes
         counts.samples += record.samples
+        if record.outcome == "trained":
+            self._count_distances(record)
         if session and record.model in self.ways:
             self.ways[record.model].append(_step(record, len(self.hospitals)))
         if record.kind in KEPT or self._has_probes(record):
             self.kept.append(record)
+
+    def _count_distances(self, record: Record) -> None:
+        for level in LEVELS:
+            if measure := record.measures.get(f"similarity_{level}"):
+                both = self.uncompared.setdefault(level, [0, 0])
+                both[0] += measure.mean == 0
+                both[1] += 1
 
     @property
     def absences(self) -> tuple[LostHospitals, Returns]:

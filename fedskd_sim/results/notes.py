@@ -107,7 +107,15 @@ def _of_adjustment(corrected: Sequence[Record]) -> Iterator[str]:
 
 
 def _of_sessions(found: Gathered) -> Iterator[str]:
-    """Say which sessions are not listed, and which were undone."""
+    """Say which sessions are not listed, in which a level compared nothing, and which were
+    undone.
+    """
+    for level, (still, compared) in found.uncompared.items():
+        if still:
+            yield (
+                f"Nothing was compared at the {level} level in {still:,} of {compared:,} sessions: "
+                "the distance is exactly 0. fedskd-sim validate notes maps that are too coarse."
+            )
     most = most_steps(len(found.hospitals))
     longest = max(map(len, found.ways.values()), default=0)
     if longest > most:

@@ -215,6 +215,19 @@ def test_counts_add_up() -> None:
     assert (counts.bytes, counts.samples) == (15 * 8, 3 * 10 + 15 * 10)
 
 
+def test_a_level_that_compared_nothing_is_noted() -> None:
+    """A mean distance of exactly 0 says that no item was there to compare."""
+    totals = iter((0.0, 0.0, 1.0))
+    records = [
+        replace(record, measures={**record.measures, "similarity_region": Measure(total, 4.0)})
+        if record.kind == "visit" and (total := next(totals, None)) is not None
+        else record
+        for record in story(THREE)
+    ]
+    (note,) = [one for one in summarise(records, THREE).notes if "compared" in one]
+    assert note.startswith("Nothing was compared at the region level in 2 of 3 sessions: the")
+
+
 def test_a_way_has_one_step_per_session_in_the_order_of_the_run() -> None:
     """Stops count through the rounds, from the warm-up as 0, and the last of each round is at
     home.
