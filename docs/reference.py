@@ -27,7 +27,7 @@ import fedskd_sim
 from fedskd_sim import errors
 from fedskd_sim.cli import main
 from fedskd_sim.observe.words import amount
-from fedskd_sim.results.comparison.statistics import Difference, interval
+from fedskd_sim.results.comparison.statistics import Difference, seed_mean
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.results.comparison.text import NAMES, format_difference
 from fedskd_sim.results.rows import percent
@@ -282,7 +282,7 @@ def _work(found: Mapping[str, Any]) -> Iterator[Sequence[str]]:
 
 def _with_interval(series: Sequence[float | None]) -> str:
     """Write a mean over seeds with its 95 % interval."""
-    told = interval(_number(value) for value in series)
+    told = seed_mean(_number(value) for value in series)
     if not math.isfinite(told.low):
         return percent(told.mean)
     return f"{percent(told.mean)} [{percent(told.low)}, {percent(told.high)}]"

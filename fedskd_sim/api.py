@@ -240,8 +240,8 @@ def compare(  # noqa: PLR0913 - each is an option of the command
 
     Args:
         scenario: a file, a name, or what `load` returned.
-        algorithms: a list of built-in ones, the scenario's variants, or ``grid`` for each of its
-            points; or one text with commas, as on the command line.
+        algorithms: names of built-in ones and variants, ``grid`` for each of its points; a list, or
+            a text with commas.
         seeds: how many runs per method: with the scenario's seed and the next ones.
         control: compare the others with it; empty for ``circulation``, or else the first one.
         out: the folder; None for ``runs/compare-NAME``, of a grid ``runs/grid-NAME``.
@@ -256,21 +256,22 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something
 
-    labels = algorithms.split(",") if isinstance(algorithms, str) else algorithms
-    labels = [one.strip() for one in labels if one.strip()]
-    if not labels:
-        raise InvalidValue(
-            "algorithms names nothing", fix='give a list such as ["fedskd", "local"]'
-        )
-    wanted = comparison.CompareRequest(labels, seeds, control, _path(data))
+    wanted = comparison.CompareRequest(_labels(algorithms), seeds, control, _path(data))
     with _APART:
-        plan = comparison.plan(_given(scenario), wanted)
-        _warn(plan.loaded.scenario)
+        _warn((plan := comparison.plan(_given(scenario), wanted)).loaded.scenario)
         shop = plan.workshop(_path(out), jobs, anyway=anyway)
         found = comparison.carry_out(plan, shop, watch)
     if failed := comparison.failure(found.ended):
         raise failed
     return Comparison(shop.out, found.text, found.plain)
+
+
+def _labels(algorithms: Sequence[str] | str) -> list[str]:
+    """List the names in a list, or in a text with commas; raises InvalidValue for none."""
+    labels = algorithms.split(",") if isinstance(algorithms, str) else algorithms
+    if found := [one.strip() for one in labels if one.strip()]:
+        return found
+    raise InvalidValue("algorithms names nothing", fix='give a list such as ["fedskd", "local"]')
 
 
 class _Apart:

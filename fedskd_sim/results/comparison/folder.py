@@ -12,7 +12,7 @@ from typing import Any
 
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.records.files import COMPARISON
-from fedskd_sim.results.comparison.statistics import interval
+from fedskd_sim.results.comparison.statistics import seed_mean
 from fedskd_sim.results.rows import plain
 from fedskd_sim.results.runs import Row
 
@@ -50,7 +50,7 @@ def _methods(values: Mapping[str, Any]) -> Iterator[Row]:
     for method in values["methods"]:
         for measure, places in method["values"].items():
             for place, series in places.items():
-                found = interval(math.nan if one is None else one for one in series)
+                found = seed_mean(math.nan if one is None else one for one in series)
                 if found.seeds:
                     row = {"method": method["label"], "measure": measure, "place": place}
                     yield {**row, **plain(found._asdict())}

@@ -106,7 +106,7 @@ def student(differences: Values) -> Student:
     )
 
 
-class Interval(NamedTuple):
+class SeedMean(NamedTuple):
     """A mean over ``seeds`` seeds, with the ends of its 95 % interval; NaN for what cannot be
     said.
     """
@@ -117,7 +117,7 @@ class Interval(NamedTuple):
     seeds: int
 
 
-def interval(values: Iterable[float]) -> Interval:
+def seed_mean(values: Iterable[float]) -> SeedMean:
     """Give the mean of one value per seed with Student's interval; values that are NaN are left
     out. One value, or the same one under every seed, has no interval.
     """
@@ -125,8 +125,8 @@ def interval(values: Iterable[float]) -> Interval:
     seeds = len(known)
     if seeds > 1 and known.std(ddof=1) > SAME:
         found = student(known)
-        return Interval(float(found.mean), float(found.low), float(found.high), seeds)
-    return Interval(float(known.mean()) if seeds else math.nan, math.nan, math.nan, seeds)
+        return SeedMean(float(found.mean), float(found.low), float(found.high), seeds)
+    return SeedMean(float(known.mean()) if seeds else math.nan, math.nan, math.nan, seeds)
 
 
 def compare_paired(values: Sequence[float], control: Sequence[float]) -> Difference:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedskd_sim.results.comparison import tables
-from fedskd_sim.results.comparison.statistics import MOST_SEEDS, interval
+from fedskd_sim.results.comparison.statistics import MOST_SEEDS, seed_mean
 from fedskd_sim.results.comparison.tables import (
     ALONE,
     COMPARED,
@@ -61,7 +61,7 @@ def _method(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
         "faults": tables.faults_as_plain(comparison, row),
         "values": values,
         "means": {
-            name: {place: interval(series)._asdict() for place, series in places.items()}
+            name: {place: seed_mean(series)._asdict() for place, series in places.items()}
             for name, places in values.items()
         },
         "hospitals": {metric: _hospitals(row, metric) for metric in SCORES},
