@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kubernetes.client.exceptions import ApiException
+from kubernetes.utils.quantity import parse_quantity
 
 from fedskd_sim.errors import ClusterUnavailable, InvalidValue, OutputNotEmpty, Where
 from fedskd_sim.kubernetes.folder_pods import loader
@@ -23,6 +24,7 @@ from fedskd_sim.kubernetes.jobs import RUN_KEY
 from fedskd_sim.kubernetes.plan import FOLDER_PORT, Plan
 from fedskd_sim.kubernetes.reach import Reach, Unreachable, translate_errors
 from fedskd_sim.learning.readers.places import PART
+from fedskd_sim.observe.words import amount
 from fedskd_sim.runtimes import handover
 from fedskd_sim.runtimes.handover import FolderClient
 from fedskd_sim.runtimes.served import DATA_FOLDER, offer
@@ -90,7 +92,7 @@ class ClaimLoader:
 
         Raises:
             InvalidValue: by the chart's values a hospital reads no claim.
-            OutputNotEmpty: a claim has a part of other data.
+            OutputNotEmpty: a claim has a part of other data, or too little room.
             ClusterUnavailable: something did not arrive; the others have.
 
         """
@@ -181,6 +183,7 @@ class ClaimLoader:
             text = f"a run that has not ended reads the claim {claim!r}: its Job is {user}"
             fix = "wait for its end, stop it, or give values with claims of other names"
             raise OutputNotEmpty(text, fix=fix)
+        client.tell(handover.TAKEN_PATH)  # a claim has no room for two
         client.bring(part, names)
         return "replaced"
 
@@ -190,6 +193,11 @@ class ClaimLoader:
         """
         found = self.reach.claim(name)
         if found is not None:
+            has = (found.status.capacity or {}).get("storage")
+            quantity: Any = parse_quantity  # untyped
+            if has and quantity(has) < size:
+                text = f"the claim {name!r} has {has}, and the part {amount(size)}"
+                raise OutputNotEmpty(text, fix=f"enlarge or remove it: kubectl get pvc {name}")
             return bool(found.spec.volume_name)
         room = max(LEAST, int(size * SPARE)) // MIB + 1
         spec: dict[str, Any] = {

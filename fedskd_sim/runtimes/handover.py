@@ -165,8 +165,7 @@ class _Request(BaseHTTPRequestHandler):
         if self.path == FETCHED_PATH:
             (folder / FETCHED).touch()
         elif self.path == TAKEN_PATH:
-            (folder / PLACED).unlink(missing_ok=True)
-            shutil.rmtree(folder / CUSTODY / hospital, ignore_errors=True)
+            self.server.served.take(folder, hospital)
         elif self.path == PLACED_PATH:
             self.server.served.place(folder)
         else:

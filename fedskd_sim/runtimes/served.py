@@ -137,6 +137,19 @@ def _place_kept(folder: Path) -> None:
         (folder / PLACED).touch()
 
 
+def _take_kept(folder: Path, hospital: str) -> None:
+    """Remove what a hospital goes on from, which is elsewhere now."""
+    (folder / PLACED).unlink(missing_ok=True)
+    shutil.rmtree(folder / CUSTODY / hospital, ignore_errors=True)
+
+
+def _take_part(folder: Path, _: str) -> None:
+    """Remove a part of the data, so that there is room for another."""
+    for name in reversed(PART_FILES):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / BROUGHT, ignore_errors=True)
+
+
 def _place_part(folder: Path) -> None:
     """Put a part of the data in the place of an earlier one, of which nothing is left; the file
     without which there is no part comes last.
@@ -159,10 +172,12 @@ class Served(NamedTuple):
     """Says of a file, by the parts of its name, whether it is the hospital's."""
     place: Callable[[Path], None]
     """Puts what was brought in its place in the folder."""
+    take: Callable[[Path, str], None]
+    """Removes what is the hospital's there."""
 
 
-RUN_FOLDER = Served(list_results, owned_by, _place_kept)
-DATA_FOLDER = Served(list_part, _of_part, _place_part)
+RUN_FOLDER = Served(list_results, owned_by, _place_kept, _take_kept)
+DATA_FOLDER = Served(list_part, _of_part, _place_part, _take_part)
 
 
 def lies_inside(name: str) -> bool:

@@ -90,6 +90,9 @@ def test_a_part_of_the_data_takes_the_place_of_another(tmp_path: Path) -> None:
             assert files(there) == files(part) | {"other.csv": b"somebody's"}
             assert {one.name for one in client.list(RESULTS_PATH)} == files(part).keys()
         assert client.read("part.json") == "part.json of second"
+        client.tell(TAKEN_PATH)
+        assert files(there) == {"other.csv": b"somebody's"}
+        client.bring(second, folders.list_part(second, ""))
         with pytest.raises(LookupError):
             client.read("other.csv")
         with pytest.raises(ConnectionError, match="403"):
