@@ -186,7 +186,7 @@ def test_pythons_own_modules_are_not_searched() -> None:
         find("os:system")
     with pytest.raises(InvalidValue) as caught:
         find("numpy:array")
-    assert ", or write a function" in caught.value.fix
+    assert "write a function that builds the network" in caught.value.fix
 
 
 def test_a_program_that_is_run_is_no_module(

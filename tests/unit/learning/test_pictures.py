@@ -252,8 +252,11 @@ def test_a_hospital_with_one_class_is_refused(
     assert "'ill'" in done.stderr
 
 
-def test_folders_that_are_no_sites_are_refused(tmp_path: Path) -> None:
+def test_folders_that_are_no_sites_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No folder, an unknown one, and one whose images lie too high are named."""
+    monkeypatch.delenv("FEDSKD_DATA", raising=False)
     folders(tmp_path)
     for folder, changes, words in (
         (None, {}, "no data folder was given"),
