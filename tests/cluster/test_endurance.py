@@ -78,26 +78,29 @@ def at_work(pods: list[dict], gone: str) -> bool:
     ]
 
 
-MOMENTS: dict[str, tuple[int, str, dict[str, object]]] = {
-    "before hospitals are made": (2, "listening", {}),
-    "while they start": (2, "created", {}),
-    "at the start": (2, "start", {}),
-    "in the last rounds": (2, "progress", {"round": 1}),
-    "long before the end": (14, "progress", {"round": 1}),
-    "in the evaluation": (2, "progress", {"round": 3}),
+MOMENTS: dict[str, tuple[int, float, str, dict[str, object]]] = {
+    "before hospitals are made": (2, 1, "listening", {}),
+    "while they start": (2, 1, "created", {}),
+    "at the start": (2, 1, "start", {}),
+    "in the middle": (2, 3, "progress", {"round": 1}),
+    "long before the end": (14, 1, "progress", {"round": 1}),
+    "in the last round": (2, 6, "progress", {"round": 2}),
 }
-"""Of runs of so many rounds: after which event the controller dies."""
+"""Of runs of so many rounds, with sessions of so many seconds: after which event the controller
+dies."""
 
 
 def test_a_lost_controller_comes_back_and_ends_the_run(bed: Bed) -> None:
     """The controller is killed without a word at every phase of a run; its successor ends it well,
-    be models still on their way or not, and nobody trains anything twice.
+    be models still on their way or not, and makes no hospital again.
     """
-    asked = {moment: placebo(3, rounds=MOMENTS[moment][0], session_seconds=1) for moment in MOMENTS}
-    runs = {moment: bed.install(text) for moment, text in asked.items()}
+    runs = {
+        moment: bed.install(placebo(3, hop=120, rounds=rounds, session_seconds=seconds))
+        for moment, (rounds, seconds, *_) in MOMENTS.items()
+    }
 
     def kill(moment: str) -> str:
-        _, event, wanted = MOMENTS[moment]
+        *_, event, wanted = MOMENTS[moment]
         runs[moment].heard(event, **wanted)
         first = runs[moment].controllers()[0]
         return delete(runs[moment], first, "--force", "--grace-period=0")
@@ -111,7 +114,7 @@ def test_a_lost_controller_comes_back_and_ends_the_run(bed: Bed) -> None:
             ),
         )
         assert run.code() == 0, moment
-        if MOMENTS[moment][1] == "progress":
+        if MOMENTS[moment][2] == "progress":
             assert run.events("resumed"), moment
             assert run.calls()["create jobs"] == 0, moment
         until(
