@@ -25,6 +25,8 @@ def queue(bed: Bed) -> Iterator[Bed]:
     """
     if call("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io").returncode:
         pytest.skip("Kueue is not installed")
+    # where Kueue is for the tests alone, it looks at these namespaces only
+    kubectl("label", "namespace", bed.namespace, "fedskd.io/queues=yes")
     version = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
     room = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "8Gi"}]
     groups = [
