@@ -90,7 +90,7 @@ def test_a_ring_is_admitted_as_a_whole_and_waiting_is_no_start_up(queue: Bed) ->
         json.dumps([{"op": "replace", "path": path, "value": "2"}]),
     )
     assert run.code() == 0
-    assert run.heard("start")["time"] - began > 20
+    assert run.heard("start")["time"] - began > 10  # longer than it may take to start
     assert later.code() == 0
 
 
