@@ -240,8 +240,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
 
     Args:
         scenario: a file, a name, or what `load` returned.
-        algorithms: names of built-in ones and variants, ``grid`` for each of its points; a list, or
-            a text with commas.
+        algorithms: built-in ones, variants and ``grid``, in a list or a text with commas.
         seeds: how many runs per method: with the scenario's seed and the next ones.
         control: compare the others with it; empty for ``circulation``, or else the first one.
         out: the folder; None for ``runs/compare-NAME``, of a grid ``runs/grid-NAME``.
@@ -258,7 +257,8 @@ def compare(  # noqa: PLR0913 - each is an option of the command
 
     wanted = comparison.CompareRequest(_labels(algorithms), seeds, control, _path(data))
     with _APART:
-        _warn((plan := comparison.plan(_given(scenario), wanted)).loaded.scenario)
+        plan = comparison.plan(_given(scenario), wanted)
+        _warn(plan.loaded.scenario)
         shop = plan.workshop(_path(out), jobs, anyway=anyway)
         found = comparison.carry_out(plan, shop, watch)
     if failed := comparison.failure(found.ended):
