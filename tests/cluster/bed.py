@@ -200,7 +200,7 @@ def placebo(
     **algorithm: object,
 ) -> str:
     """Write a scenario of ``size`` hospitals h0, h1, ... of which the first ``gpus`` ask for a
-    GPU.
+    GPU. A model may stay unconfirmed for longer than a machine with many pods stands still.
     """
     hospitals = [
         {
@@ -213,7 +213,7 @@ def placebo(
     timeouts = {
         "register": 60,
         "hop": hop,
-        "acknowledgement": 20,
+        "acknowledgement": 300,
         "retry": 1,
         "goodbye": 5,
         "stop": 5,

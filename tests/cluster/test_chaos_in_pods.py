@@ -36,7 +36,6 @@ def cli(*arguments: object) -> str:
 def patient(**more: object) -> str:
     """Write a scenario of three hospitals that wait long for each other."""
     scenario = json.loads(placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5))
-    scenario["timeouts"]["acknowledgement"] = 300
     return json.dumps(scenario | more)
 
 

@@ -40,9 +40,7 @@ LITTLE = {
     "terminationGracePeriodSeconds": 5,
 }
 """Values of a run that the program launches."""
-PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5).replace(
-    '"acknowledgement": 20', '"acknowledgement": 300'
-)
+PATIENT = placebo(3, hop=300, rounds=ROUNDS, session_seconds=0.5)
 
 
 def delete(run: Run, pod: dict, *how: str) -> str:

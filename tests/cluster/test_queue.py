@@ -114,7 +114,6 @@ LITTLE = {"requests": {"cpu": "100m", "memory": "20Mi"}, **KEPT}
 def skipping(after: float, **more: object) -> str:
     """Write a scenario that goes on without whoever is not heard of for so long."""
     scenario = json.loads(placebo(3, hop=200, session_seconds=1, **more))
-    scenario["timeouts"]["acknowledgement"] = 200
     return json.dumps(scenario | {"on_loss": {"name": "skip", "after": after}})
 
 
