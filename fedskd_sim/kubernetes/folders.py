@@ -5,10 +5,10 @@ is brought and taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -32,8 +32,8 @@ from fedskd_sim.scenario import Scenario
 TRIES = 5
 AT_ONCE = 4
 """From so many hospitals results come at a time."""
-PATIENCE_S = 60.0
-"""Seconds without a byte after which a try is given up."""
+PATIENCE_S, SILENT_S = 60.0, 10.0
+"""Seconds without a byte after which a try is given up, and one of who may be silent for ever."""
 READER_S, ANSWER_S, LOOK_S = 180.0, 60.0, 0.5
 """So long a pod that reads a claim may take until it runs, and then until it answers."""
 
@@ -72,17 +72,20 @@ class PodFolders:
             raise Unreachable(str(error)) from error
         return uid, plan, self.reach.secret(plan.secret)
 
-    def fetch_all(self, scenario: Scenario, folder: Path, *, claims: bool = True) -> Missing:
+    def fetch_all(
+        self, scenario: Scenario, folder: Path, lost: Container[str] = (), *, claims: bool = True
+    ) -> Missing:
         """Bring home what every hospital has recorded, learned and logged: a cluster keeps only so
         much log. What came in part goes on when this is called again.
 
         Args:
             scenario: of the run.
             folder: the run folder.
+            lost: who may be silent for ever, and is asked once.
             claims: read the claim of a hospital whose pod has left.
 
         """
-        left, names = dict[str, str](), scenario.names
+        left, silent, names = dict[str, str](), dict[str, str](), scenario.names
 
         def fetch(name: str) -> None:
             try:
@@ -93,14 +96,19 @@ class PodFolders:
                 else:
                     left[name] = str(error)
                 return
-            self._fetch_from(pod, folder, name)
+            if name not in lost:
+                self.fetch_from(pod, folder, name)
+            elif why := retry(lambda: hasty.fetch_from(pod, folder, name), 1):
+                silent[name] = why
+
+        hasty = replace(self, patience=SILENT_S)
 
         def one(name: str) -> str:
             return retry(partial(fetch, name), self.tries)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             troubles = zip(names, pool.map(one, names), strict=True)
-            held = {name: why for name, why in troubles if why}
+            held = silent | {name: why for name, why in troubles if why}
         _remove_if_empty(folder / BROUGHT)
         return Missing(left, held)
 
@@ -162,7 +170,7 @@ class PodFolders:
         move(came, folder)
         self._ask(pod, name, lambda one: one.tell(handover.TAKEN_PATH))
 
-    def _fetch_from(self, pod: str, folder: Path, name: str) -> None:
+    def fetch_from(self, pod: str, folder: Path, name: str) -> None:
         """Fetch what a hospital's folder has; its books and its log only where they have as much as
         its log has told: a pod that came after the start, from nothing, has not taken part.
         """
@@ -187,7 +195,7 @@ class PodFolders:
         try:
             await_pod(self.reach, pod, READER_S)
             self._ask(pod, name, lambda one: one.await_answer(ANSWER_S))
-            self._fetch_from(pod, folder, name)
+            self.fetch_from(pod, folder, name)
         finally:
             with suppress(Unreachable, ApiException):
                 self.reach.remove_pod(pod)

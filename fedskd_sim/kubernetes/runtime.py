@@ -27,7 +27,7 @@ from fedskd_sim.errors import (
 )
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.kubernetes import inspection
-from fedskd_sim.kubernetes.folders import NONE, Missing, PodFolders, check_kept
+from fedskd_sim.kubernetes.folders import NONE, SILENT_S, Missing, PodFolders, check_kept
 from fedskd_sim.kubernetes.follower import Follower
 from fedskd_sim.kubernetes.helm import Helm
 from fedskd_sim.kubernetes.inspection import ControllerWatch, started
@@ -183,8 +183,6 @@ def _owed(order: Order, losses: Losses) -> dict[str, list[str]]:
 
 
 HELD_TRIES = 50
-SAVE_S = 10.0
-"""A hospital of a run that is stopped may be silent for so long, while its results are fetched."""
 
 
 @dataclass
@@ -340,7 +338,9 @@ class KubernetesRuntime:
             self._holds = True
             missing = NONE
             if ended == 0 or follower.started:
-                missing = self._folders().fetch_all(self._order.loaded.scenario, self._order.folder)
+                missing = self._folders().fetch_all(
+                    self._order.loaded.scenario, self._order.folder, follower.losses.away
+                )
             self._owes = False
             if ended == 0:
                 if self._order.loaded.scenario.learns or self._order.resumed:
@@ -387,7 +387,7 @@ class KubernetesRuntime:
         """Bring home what hospitals have recorded of a run that is stopped; who does not answer
         soon is not waited for.
         """
-        order, folders = self._order, PodFolders(self.reach, self.release, 1, SAVE_S)
+        order, folders = self._order, PodFolders(self.reach, self.release, 1, SILENT_S)
         with suppress(FedskdError, Unreachable, ApiException), folder.hold_lock(order.folder):
             if started(self.reach.jobs(self.release)):
                 folders.fetch_all(order.loaded.scenario, order.folder, claims=False)
