@@ -33,7 +33,7 @@ WATCH_S = 300
 PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
 AGAIN = (429, 500, 502, 503, 504)
-CONFLICT, INVALID = 409, (400, 422)
+MISSING, CONFLICT, INVALID = 404, 409, (400, 422)
 AT_ONCE_S = 2.0
 """How long the server may take over an answer for which the run waits."""
 
@@ -141,9 +141,17 @@ class KubernetesApi:
 
     def remove(self, job: str) -> None:
         """Remove a Job, and with it its pods; one that is gone already is no error."""
-        remove = partial(self._batch.delete_namespaced_job, job, self.namespace)
-        with suppress(FedskdError):
-            self._call("delete jobs", partial(remove, propagation_policy="Background"))
+
+        def remove() -> None:
+            try:
+                self._batch.delete_namespaced_job(
+                    job, self.namespace, propagation_policy="Background"
+                )
+            except ApiException as error:
+                if error.status != MISSING:
+                    raise
+
+        self._call("delete jobs", remove)
 
     def note(self, job: str, notes: Mapping[str, str | None], labels: Mapping[str, str]) -> None:
         """Note on the controller's Job how the run stands; None takes a note away."""

@@ -193,7 +193,8 @@ class ClaimLoader:
         """
         found = self.reach.claim(name)
         if found is not None:
-            has = (found.status.capacity or {}).get("storage")
+            wanted = found.spec.resources.requests  # what it will have, while it has no volume yet
+            has = (found.status.capacity or wanted or {}).get("storage")
             quantity: Any = parse_quantity  # untyped
             if has and quantity(has) < size:
                 text = f"the claim {name!r} has {has}, and the part {amount(size)}"

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,48 @@ def cli(*arguments: object) -> str:
     return done.stdout
 
 
+@contextmanager
+def mounting(bed: Bed, name: str) -> Iterator[str]:
+    """Let a suspended Job mount a claim meanwhile; gives its name."""
+    container = {
+        "name": "reader",
+        "image": "none",
+        "volumeMounts": [{"name": "a", "mountPath": "/a"}],
+    }
+    volumes = [{"name": "a", "persistentVolumeClaim": {"claimName": name}}]
+    pod = {"containers": [container], "volumes": volumes, "restartPolicy": "Never"}
+    body = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": f"reads-{name}"},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+    bed.kubectl("create", "-f", "-", given=json.dumps(body))
+    try:
+        yield f"reads-{name}"
+    finally:
+        bed.kubectl("delete", "job", f"reads-{name}")
+
+
+def test_a_claim_without_room_for_a_part_is_refused(bed: Bed, tmp_path: Path) -> None:
+    """A claim is there, and smaller than the part: it is refused with both sizes before a pod is
+    made.
+    """
+    table(tmp_path, 30)
+    scenario, values = tmp_path / "patients.yaml", tmp_path / "data.yaml"
+    scenario.write_text(PATIENTS, "utf-8")
+    values.write_text(
+        json.dumps({"hospitals": {"defaults": {"data": {"claim": "small-{hospital}"}}}}), "utf-8"
+    )
+    small = claim("small-north")
+    small["spec"]["resources"]["requests"]["storage"] = "100"
+    bed.kubectl("create", "-f", "-", given=json.dumps(small))
+    push = ("data", "push", scenario, "--data", tmp_path, "-n", bed.namespace, "--values", values)
+    done = call(sys.executable, "-m", "fedskd_sim", *push, timeout=400)
+    assert done.returncode == 32, done.stdout + done.stderr
+    assert "the claim 'small-north' has 100, and the part " in done.stderr
+
+
 def test_a_folder_becomes_a_ring_of_pods_with_their_own_patients(bed: Bed, tmp_path: Path) -> None:
     """As docs/clusters.md has it: push, and launch. The run is that of the whole folder in memory
     to the byte; what is there already is not brought again, other data only when asked, and no
@@ -129,7 +173,10 @@ def test_a_folder_becomes_a_ring_of_pods_with_their_own_patients(bed: Bed, tmp_p
     done = call(sys.executable, "-m", "fedskd_sim", *refused, timeout=400)
     assert done.returncode == 32, done.stdout + done.stderr
     assert "--replace" in done.stderr
-    assert cli(*refused, "--replace").count("replaced") == 2
+    with mounting(bed, "data-north") as reader:
+        done = call(sys.executable, "-m", "fedskd_sim", *refused, "--replace", timeout=400)
+        assert (done.returncode, "its Job is " + reader in done.stderr) == (32, True), done.stderr
+    assert "on claim data-north, replaced" in cli(*refused, "--replace")
     told = bed.probe(SHOW, claim="data-north")
     assert "n-0" in told
     assert "s-" not in told
