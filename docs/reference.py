@@ -6,8 +6,8 @@ reads the page in a checkout, are replaced by what the function of that name in 
 
 Tables of `results.md` stand in the page, since it is read in a checkout too: what is between
 ``<!-- table: NAME -->`` and ``<!-- end of table -->`` is what `result_tables` makes of
-``results/NAME.json``, the ``compare.json`` of a comparison. Run this file after a change of one; a
-test says when to.
+``results/NAME.json``, the ``compare.json`` of a comparison. Run this file after a change of one, or
+of a network, whose row of ``fedskd-sim models`` it writes too; a test says when to.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import click
 import fedskd_sim
 from fedskd_sim import errors
 from fedskd_sim.cli import main
+from fedskd_sim.learning.networks.listed import LISTED
+from fedskd_sim.learning.networks.listing import shipped
 from fedskd_sim.observe.words import amount
 from fedskd_sim.results.comparison.statistics import Difference, seed_mean
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
@@ -337,3 +339,4 @@ def markers(markdown: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    LISTED.write_text(shipped(), encoding="utf-8")

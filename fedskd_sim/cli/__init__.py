@@ -237,9 +237,14 @@ def models(name: str | None, changes: tuple[str, ...], scenario: Path | None) ->
     """
     if scenario:
         import_code(examine(find(scenario)), say_code)
-    from fedskd_sim.learning.networks.listing import listing, modules_of  # noqa: PLC0415 - needs PyTorch
+    if name is None:
+        from fedskd_sim.learning.networks.listed import listing  # noqa: PLC0415 - only here
 
-    click.echo(modules_of(load_architecture(name, changes)) if name else listing())
+        click.echo(listing())
+        return
+    from fedskd_sim.learning.networks.listing import modules_of  # noqa: PLC0415 - needs PyTorch
+
+    click.echo(modules_of(load_architecture(name, changes)))
 
 
 for command in (

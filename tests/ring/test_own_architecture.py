@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fedskd_sim.errors import FedskdError, HospitalCrashed, ImageTooSmall, InvalidValue
 from fedskd_sim.learning import installed
-from fedskd_sim.learning.networks.listing import _lines
+from fedskd_sim.learning.networks.listing import lines_of
 from fedskd_sim.learning.networks.models import REGISTRY, ImageShape, build, names, options, outline
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.scenario import Architecture, load
@@ -86,7 +86,7 @@ def test_the_manuals_architecture_trains(
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out" / "weights" / "a.safetensors").stat().st_size > 1000
     assert name in names()
-    assert re.match(rf"{name} +[0-9,]+ +\d+ px", _lines(name)[0])
+    assert re.match(rf"{name} +[0-9,]+ +\d+ px", lines_of(name)[0])
     assert options(name) == {"width": 32}
 
 
@@ -171,8 +171,8 @@ def test_a_broken_architecture_is_an_error_where_a_scenario_names_it(
     )
     assert error.fix
     assert error.key == ("hospitals", 0, "architecture")
-    assert "cannot be used" in _lines("mine")[0]
-    assert words.replace("(B, 3)", "(B, 7)") in _lines("mine")[1]
+    assert "cannot be used" in lines_of("mine")[0]
+    assert words.replace("(B, 3)", "(B, 7)") in lines_of("mine")[1]
     assert not [
         *find_problems(
             load(scenario_file(SCENARIO.format(architecture="cnn-residual"))).scenario, None
@@ -220,7 +220,7 @@ def test_a_name_belongs_to_one(install: Callable, scenario_file: Callable) -> No
         )
         assert type(error) is InvalidValue
         assert words in error.message
-        assert "cannot be used" in _lines(name)[0]
+        assert "cannot be used" in lines_of(name)[0]
     assert names().count("cnn-residual") == 1
     assert names()[: len(REGISTRY)] == list(REGISTRY)
 

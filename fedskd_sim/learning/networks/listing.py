@@ -1,5 +1,5 @@
-"""What ``fedskd-sim models`` shows: every architecture's parameters, cost, taps, minimum input
-and options.
+"""What ``fedskd-sim models`` shows of an architecture: parameters, cost, taps, minimum input and
+options.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from fedskd_sim.learning.networks.models import (
     examine,
     kind_of,
     minimum_input,
-    names,
     options,
     outline,
     outline_of,
@@ -54,15 +53,15 @@ UNITS: Mapping[SampleKind, str] = MappingProxyType(
 )
 
 
-def listing() -> str:
-    """Write a table of all architectures for people: what they are made of and cost at the
-    smallest input, and options.
+def shipped() -> str:
+    """Compute what `fedskd_sim.learning.networks.listed` reads from its file: the table of the
+    built-in architectures, what they are made of and cost at the smallest input, and options.
     """
     head = (
         f"{'architecture':<20}{'parameters':>12}{'min. input':>12}{'MFLOP':>10}  "
         f"{'mid tap':<20}{'deep tap':<17}options"
     )
-    lines = [head, *(line for name in names() for line in _lines(name))]
+    lines = [head, *(line for name in REGISTRY for line in lines_of(name))]
     lines.append(
         "at the minimum input, which leaves every tap the default region grid of "
         f"{SMALLEST_REGIONS} x {SMALLEST_REGIONS}"
@@ -75,10 +74,10 @@ def listing() -> str:
         "MFLOP: millions of operations of one sample's forward pass, a multiplication with its "
         "addition as two"
     )
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
-def _lines(name: str) -> tuple[str, str]:
+def lines_of(name: str) -> tuple[str, str]:
     """Write an architecture's two lines, or what is wrong with it."""
     architecture, kind = Architecture(name=name), kind_of(name)
     try:
@@ -123,7 +122,7 @@ def cost(architecture: Architecture, shape: ImageShape) -> tuple[Outline, int]:
 
 def modules_of(chosen: Architecture) -> str:
     """Write which modules of a network give maps, for people who choose its taps; of one that gives
-    its taps by itself, what `listing` says.
+    its taps by itself, its lines of the table.
 
     Raises:
         FedskdError: the network cannot be found, or cannot have these options.
@@ -133,7 +132,7 @@ def modules_of(chosen: Architecture) -> str:
         raise error
     shape = LOOKED_AT[chosen.takes]
     if not (chosen.is_class or chosen.taps or chosen.output is not None or _plain(chosen, shape)):
-        return "\n".join(_lines(chosen.name))
+        return "\n".join(lines_of(chosen.name))
     unit, size = UNITS[chosen.takes], " x ".join(map(str, shape.space))
     try:
         with translate_errors():

@@ -17,7 +17,8 @@ from torch import nn
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import ImageTooSmall, InvalidValue
-from fedskd_sim.learning.networks.listing import LISTED_REGIONS, UNITS
+from fedskd_sim.learning.networks.listed import LISTED
+from fedskd_sim.learning.networks.listing import LISTED_REGIONS, UNITS, shipped
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
     SIZES,
@@ -225,6 +226,11 @@ def test_the_quickstart_networks_have_clearly_different_sizes() -> None:
 
 
 @pytest.mark.slow
+def test_the_kept_table_is_what_the_networks_are() -> None:
+    """Otherwise: python docs/reference.py."""
+    assert LISTED.read_text(encoding="utf-8") == shipped()
+
+
 def test_the_listing_is_true() -> None:
     """Each line of `fedskd-sim models` shows the parameters and minimum input of an architecture,
     and its options.
