@@ -323,10 +323,9 @@ def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) ->
     and line.
 
     Every step of every hospital has left one record, and every model has arrived as it left. The
-    final weights were evaluated, and accuracies follow from the predictions. Models are
-    compared in the order of their networks' tensors, for which the scenario's data must be here.
-    What is not shown is said: of a run that is not sealed, of a signature without its key, of files
-    that are not kept. Without --replay no code of the run is executed.
+    final weights were evaluated, and accuracies follow from the predictions. Neither PyTorch nor
+    data are needed. What is not shown is said: of a run that is not sealed, of a signature without
+    its key, of files that are not kept. Without --replay no code of the run is executed.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,10 +30,14 @@ NAMESPACE = "fedskd-sim"
 """What a signature is for, as ssh-keygen asks: none that was made for anything else is good."""
 PATIENCE_S = 10.0
 SCENARIO = "scenario.yaml"
+TENSORS = "tensors.json"
+"""Names of the tensors of each hospital's model in its network's order, which files of weights do
+not keep and digests are taken over."""
 SEALED = (
     SCENARIO,
     "environment.json",
     "resolved.json",
+    "tensors.json",
     "code/**/*.py",
     "records/*",
     "weights/*",
@@ -60,6 +64,7 @@ class Seal:
 SealBreak = tuple[tuple[int, int], ChainBroken]
 """A break, and when in the run it lies: round and hop."""
 _FORM: TypeAdapter[Seal] = TypeAdapter(Seal)
+_TENSORS: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
 
 
 def seal(run: Path, scenario: Scenario | None = None) -> Seal:
@@ -100,6 +105,24 @@ def read(run: Path) -> Seal | None:
     except (OSError, ValidationError) as error:
         where = Where(str(file))
         raise RunUnreadable("this is no seal of a run", fix=FIX, where=where) from error
+
+
+def keep_tensors(run: Path, tables: Mapping[str, Iterable[str]]) -> None:
+    """Note which tensors each hospital's model has, so that who verifies the run needs no PyTorch
+    and no data; raises OutputNotWritable.
+    """
+    kept = {model: [*names] for model, names in tables.items()}
+    write_text(run / TENSORS, json.dumps(kept) + "\n")
+
+
+def kept_tensors(run: Path) -> Mapping[str, Iterable[str]] | None:
+    """Return what `keep_tensors` has noted; None for a run without. Raises RunUnreadable."""
+    file = run / TENSORS
+    try:
+        return _TENSORS.validate_json(file.read_bytes(), strict=True) if file.exists() else None
+    except (OSError, ValidationError) as error:
+        where = Where(str(file))
+        raise RunUnreadable("these are no names of tensors", fix=FIX, where=where) from error
 
 
 def breaks(run: Path, sealed: Seal, scenario: Scenario) -> Iterator[ChainBroken]:

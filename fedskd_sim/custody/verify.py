@@ -42,7 +42,7 @@ from fedskd_sim.custody.expected import (
 )
 from fedskd_sim.custody.seal import SealBreak
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
-from fedskd_sim.messages import Buffer, Spec, Weights, digest
+from fedskd_sim.messages import Buffer, Weights, digest
 from fedskd_sim.records import Record, SampleCounts
 from fedskd_sim.records.files import parse_record, read_counts
 from fedskd_sim.ring.routes import Routes
@@ -75,7 +75,7 @@ class Finals:
     which that is unknown.
     """
 
-    def __init__(self, run: Path, scenario: Scenario, tables: Mapping[str, Spec]) -> None:
+    def __init__(self, run: Path, scenario: Scenario, tables: Mapping[str, Iterable[str]]) -> None:
         """Take the run's folder; files are read by `breaks`. ``tables`` are those of
         `fedskd_sim.custody.verify.verify`.
         """
@@ -141,12 +141,12 @@ class Finals:
             }
         return found
 
-    def _read(self, file: Path, table: Spec) -> Weights:
+    def _read(self, file: Path, table: Iterable[str]) -> Weights:
         """Read a file's tensors in the order of a table; raises ValueError, KeyError or
         SafetensorError.
         """
         found = dict(safetensors.deserialize(file.read_bytes()))
-        if found.keys() != table.keys():
+        if found.keys() != {*table}:
             raise ValueError("it has other tensors than the network")
         return {
             name: Buffer(
@@ -236,7 +236,7 @@ NO_MORE: tuple[RecordPosition | None, int] = (None, 0)
 def verify(
     run: Path,
     scenario: Scenario | None = None,
-    tables: Mapping[str, Spec] | None = None,
+    tables: Mapping[str, Iterable[str]] | None = None,
     ended: Collection[str] = (),
 ) -> Verdict:
     """Prove that what a run has left is whole, or find the first break.
@@ -244,8 +244,8 @@ def verify(
     Args:
         run: the run folder.
         scenario: the run's, where that is known: the one in the folder is then not read.
-        tables: tensors of each hospital's model in its network's order, which files of weights do
-            not keep; without them these files are not compared.
+        tables: names of the tensors of each hospital's model in its network's order, which files
+            of weights do not keep; without them these files are not compared.
         ended: hospitals known to have finished their program, besides those that left weights.
 
     Raises:

@@ -292,18 +292,19 @@ def verify_run(
     Args:
         run: the folder.
         scenario: what ran.
-        data: where data files are.
+        data: where data files are, for a run without a list of its networks' tensors.
         models: describes them, as `of_models`, in its own way.
 
     Raises:
         RunUnreadable: it is no run folder, has no records, or a file of it cannot be read.
 
     """
-    from fedskd_sim.custody.verify import verify  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
+    from fedskd_sim.custody.verify import verify  # noqa: PLC0415
 
-    tables: Mapping[str, Any]
-    tables, remark = {}, ""
-    if scenario.learns:
+    kept = None if models else seal.kept_tensors(run)
+    tables, remark = kept or {}, ""
+    if scenario.learns and kept is None:
         tables, remark = (models or of_models)(scenario, data)
     try:
         found = verify(run, scenario, tables, [*_finished_hospitals(run)])
@@ -403,15 +404,21 @@ def prove(
     """
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who has run something pays for it
 
-    (run / seal.FILE).unlink(missing_ok=True)  # of an earlier end, before the run went on
+    for file in (seal.FILE, seal.TENSORS):
+        (run / file).unlink(missing_ok=True)  # of an earlier end, before the run went on
     asked = asker(runtime, of_models) or of_models
+    found: Mapping[str, Any] = {}
 
     def models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
-        return asked(scenario, data, code)
+        nonlocal found
+        found, remark = asked(scenario, data, code)
+        return found, remark
 
     verdict, remark = verify_run(run, scenario, data, models)
     if verdict.broken:
         raise verdict.broken
+    if found:
+        seal.keep_tensors(run, found)
     seal.seal(run, scenario)
     return f"{verdict}" + (f"; {remark}" if remark else "")
 

