@@ -34,6 +34,7 @@ BLOCK = re.compile(
 )
 RAW_LATEX = re.compile(r"\\(?:[dt]?frac|sum|mathrm|left|right|sqrt|lVert|qquad|begin)\b")
 REFERENCE = run_path(str(ROOT / "docs" / "reference.py"))
+PROSE = run_path(str(ROOT / "tests" / "prose.py"))
 
 
 class Block(NamedTuple):
@@ -141,7 +142,7 @@ def test_claims_name_commands_of_the_results() -> None:
     page = (ROOT / "docs" / "artefact.md").read_text(encoding="utf-8")
     sections = re.split(r"^##+ ", RESULTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for section in sections:
-        if not re.search(r"^ {4,6}fedskd-sim (compare|launch)", section, re.MULTILINE):
+        if not re.search(r"^( {4,6}|\$ )fedskd-sim (compare|launch)", section, re.MULTILINE):
             continue
         words = re.sub(r"[^\w ]", "", section.partition("\n")[0].lower())
         assert f"(results.md#{words.replace(' ', '-')})" in page, words
@@ -276,14 +277,43 @@ def test_kept_differences_follow_from_the_values_of_every_seed(kept: Mapping[str
             assert astuple(shown[pair]) == pytest.approx(astuple(difference), nan_ok=True), pair
 
 
-def test_other_tables_say_that_their_runs_are_not_kept() -> None:
-    """A table of results that no kept comparison fills says so right above it."""
-    told = "*Computed by an earlier version; its runs are not kept.*\n\n"
-    page = REFERENCE["TABLE"].sub("", RESULTS.read_text(encoding="utf-8"))
-    tables = [found.start() for found in re.finditer(r"(?<=\n\n)\|", page)]
-    assert tables
-    for start in tables:
-        assert page[:start].endswith(told), page[start : start + 100]
+def test_what_results_say_in_words_stands_in_a_kept_table() -> None:
+    """Each difference of the summary and of the text beside the tables is one of a table, or its
+    opposite; only measurements of an earlier version are not, and they have no table.
+    """
+    page = RESULTS.read_text(encoding="utf-8")
+    told, _, earlier = REFERENCE["TABLE"].sub("", page).partition("\n## Earlier measurements\n")
+    interval = re.compile(r"([-+]?\d+\.\d) \[([-+]?\d+\.\d), ([-+]?\d+\.\d)\]")
+    kept = {
+        tuple(map(float, found))
+        for table in REFERENCE["TABLE"].finditer(page)
+        for found in interval.findall(table["rows"])
+    }
+    kept |= {(-mean, -high, -low) for mean, low, high in kept}
+    said = [tuple(map(float, found)) for found in interval.findall(told)]
+    assert len(said) >= 10
+    assert {*said} <= kept, {*said} - kept
+    assert earlier
+    assert "\n|" not in earlier
+
+
+def test_pages_have_their_size() -> None:
+    """A page has at most 1,500 words, the results 3,000 with a summary first, and a reference as
+    many as it takes; without results and reference the manual has at most 14,000.
+    """
+    menu = run_path(str(ROOT / "docs" / "conf.py"))["MENU"]
+    words = {
+        page.stem: sum(
+            PROSE["words"](one) for text in PROSE["texts"](page) for one in PROSE["sentences"](text)
+        )
+        for page in PAGES[1:]
+        if page.stem not in menu["Reference"]
+    }
+    results = RESULTS.read_text(encoding="utf-8")
+    assert results.index("| question | answer |") < results.index("\n## ")
+    assert words.pop("results") <= 3_000
+    assert {page: count for page, count in words.items() if count > 1_500} == {}
+    assert sum(words.values()) <= 14_000
 
 
 def test_the_readme_is_short() -> None:
