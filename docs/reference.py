@@ -1,13 +1,14 @@
-"""Fills pages of the manual with what the program says of itself, when the manual is built; so they
-cannot be out of date.
+"""Fills pages of the manual with what the program says of itself, and with kept results.
 
-A line ``<!-- fill: NAME -->`` of a page, and the sentence in italics under it, which is for whoever
-reads the page in a checkout, are replaced by what the function of that name in `FILLINGS` gives.
+Pages are read in a checkout too, so fillings stand in them. What is between ``<!-- fill: NAME -->``
+and ``<!-- end of filling -->`` is what the function of that name in `FILLINGS` gives. Only the
+signatures and docstrings of the API are filled in when the manual is built (`BUILT`).
 
-Tables of `results.md` stand in the page, since it is read in a checkout too: what is between
-``<!-- table: NAME -->`` and ``<!-- end of table -->`` is what `result_tables` makes of
-``results/NAME.json``, the ``compare.json`` of a comparison. Run this file after a change of one, or
-of a network, whose row of ``fedskd-sim models`` it writes too; a test says when to.
+In `results.md`, what is between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` is what
+`result_tables` makes of ``results/NAME.json``, the ``compare.json`` of a comparison.
+
+Run this file after a change of one, or of a network, whose row of ``fedskd-sim models`` it writes too.
+A test says when to.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,12 +40,16 @@ from fedskd_sim.scenario.datasets import BUILT_IN_READERS, KINDS
 from fedskd_sim.scenario.document import read
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent / "results.md"
 TABLE = re.compile(
     r"^<!-- table: (?P<name>[a-z0-9-]+) -->\n(?P<rows>.*?)^<!-- end of table -->$",
     re.MULTILINE | re.DOTALL,
 )
-MARK = re.compile(r"^<!-- fill: ([a-z-]+) -->\n(?:\*[^*]+\*$)?", re.MULTILINE)
+FILLING = re.compile(
+    r"^<!-- fill: (?P<name>[a-z-]+) -->\n(?P<text>.*?)^<!-- end of filling -->$",
+    re.MULTILINE | re.DOTALL,
+)
+BUILT = "python-api"
+"""The filling for which Sphinx is needed."""
 ALIASES = {
     "NamedArchitecture": "The type of a key that holds an `Architecture` or null. In a file it may "
     "be a mapping, or the architecture's name alone. Use it for a key of your own algorithm."
@@ -101,7 +107,8 @@ def _kind(entry: Mapping[str, Any]) -> str:
         name = entry["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if choices := entry.get("oneOf") or entry.get("anyOf") or entry.get("allOf"):
-        return " or ".join(dict.fromkeys(_kind(choice) for choice in choices))
+        *kinds, last = dict.fromkeys(_kind(choice) for choice in choices)
+        return f"{', '.join(kinds)} or {last}" if kinds else last
     if "const" in entry or "enum" in entry:
         return " or ".join(f"`{_yaml(value)}`" for value in entry.get("enum", [entry.get("const")]))
     if entry.get("type") == "array":
@@ -200,8 +207,7 @@ def own() -> str:
 
 def python_api() -> str:
     """List the public names, each for Sphinx to show with its signature and docstring."""
-    names = sorted(set(fedskd_sim.__all__) - {"__version__"}, key=str.lower)
-    return "\n\n".join(f"## {name}\n\n```{{eval-rst}}\n{_shown(name)}\n```" for name in names)
+    return "\n\n".join(f"## {name}\n\n```{{eval-rst}}\n{_shown(name)}\n```" for name in _names())
 
 
 def _shown(name: str) -> str:
@@ -315,6 +321,23 @@ def with_tables(markdown: str) -> str:
     )
 
 
+def python_names() -> str:
+    """List the public names, each with the first sentence of its docstring."""
+    rows = (f"| `{name}` | {_first_sentence(name)} |" for name in _names())
+    return "| name | what it is |\n|---|---|\n" + "\n".join(rows)
+
+
+def _names() -> list[str]:
+    names = set(fedskd_sim.__all__) - {"__version__"}
+    return sorted(names, key=lambda name: (name.lower(), name))
+
+
+def _first_sentence(name: str) -> str:
+    told = ALIASES.get(name) or getdoc(getattr(fedskd_sim, name)) or ""
+    first = re.split(r"(?<=\.)\s+(?=[A-Z])", _words(told.partition("\n\n")[0]))[0]
+    return first.replace("|", "\\|")
+
+
 FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-reference": scenario_reference,
     "exit-codes": exit_codes,
@@ -323,20 +346,33 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-names": scenario_names,
     "quickstart": quickstart,
     "own": own,
-    "python-api": python_api,
+    "python-names": python_names,
+    BUILT: python_api,
 }
 
 
 def fill(markdown: str) -> str:
-    """Return a page with its fillings. Raises KeyError for a filling that does not exist."""
-    return MARK.sub(lambda mark: FILLINGS[mark.group(1)]() + "\n", markdown)
+    """Return a page as it is built. Raises KeyError for a filling that does not exist."""
+    return FILLING.sub(lambda mark: FILLINGS[mark["name"]]() + "\n", markdown)
 
 
-def markers(markdown: str) -> Iterator[str]:
-    """List the fillings that a page asks for."""
-    return (mark.group(1) for mark in MARK.finditer(markdown))
+def as_kept(markdown: str) -> str:
+    """Return a page as it stands in a checkout, with its tables and fillings but `BUILT`.
+
+    Raises KeyError for one that does not exist.
+    """
+    return FILLING.sub(
+        lambda mark: (
+            mark[0]
+            if mark["name"] == BUILT
+            else f"<!-- fill: {mark['name']} -->\n{FILLINGS[mark['name']]()}\n"
+            "<!-- end of filling -->"
+        ),
+        with_tables(markdown),
+    )
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in Path(__file__).parent.glob("*.md"):
+        page.write_text(as_kept(page.read_text(encoding="utf-8")), encoding="utf-8")
     LISTED.write_text(shipped(), encoding="utf-8")

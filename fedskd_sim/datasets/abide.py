@@ -1,8 +1,8 @@
 """ABIDE I (Di Martino et al. 2014, CC BY-NC-SA 3.0) as one file of functional connectivity.
 
 Expected: an ``.npz`` with arrays of N rows each: ``fc_q8`` int8 (N, n (n - 1) / 2), ``label`` (N,)
-into ``label_names``, ``site`` and ``institution`` (N,) into ``site_names`` and
-``institution_names``, ``fold`` (N,) in 0 to 4, and ``sub_id`` (N,). ``fc_q8`` is the upper triangle
+into ``label_names``, ``fold`` (N,) in 0 to 4, and ``sub_id`` (N,). Also ``site`` and
+``institution`` (N,) into ``site_names`` and ``institution_names``. ``fc_q8`` is the upper triangle
 of the Pearson matrix of n regions in the order of ``np.triu_indices(n, 1)``, with r = q / 127. No
 subject may be in two folds.
 

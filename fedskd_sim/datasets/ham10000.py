@@ -1,9 +1,9 @@
 """HAM10000 (Tschandl et al. 2018, CC BY-NC 4.0) as one file of small images.
 
 Expected: an ``.npz`` with arrays of N rows each: ``image`` uint8 (N, S, S, 3), ``label`` (N,) into
-``label_names``, ``site`` (N,) into ``site_names``, ``fold`` (N,) in 0 to 4, and ``split_group``
-(N,). Images of one lesion or near-duplicates share a ``split_group``, and no group may be in two
-folds.
+``label_names``, and ``site`` (N,) into ``site_names``. Also ``fold`` (N,) in 0 to 4 and
+``split_group`` (N,). Images of one lesion or near-duplicates share a ``split_group``, and no group
+may be in two folds.
 
 Four source collections act as hospitals. A hospital owns a collection, or with ``partition`` a part
 of all; split groups are never cut.

@@ -1,9 +1,9 @@
 """MedMNIST (Yang et al. 2023): one of its sets with one label per sample, of images or volumes.
 
-Expected: the ``.npz`` of its release, such as ``bloodmnist.npz`` or ``organmnist3d.npz``. Arrays:
-``train_images``, ``val_images`` and ``test_images`` uint8, of one S: (N, S, S) in grey,
-(N, S, S, 3) in colour, or volumes (N, S, S, S); ``train_labels``, ``val_labels`` and
-``test_labels`` whole numbers from 0, (N, 1) or (N,).
+Expected: the ``.npz`` of its release, such as ``bloodmnist.npz`` or ``organmnist3d.npz``. Arrays of
+images, uint8 and of one S: ``train_images``, ``val_images`` and ``test_images``; (N, S, S) in grey,
+(N, S, S, 3) in colour, or volumes (N, S, S, S). Arrays of whole numbers from 0, (N, 1) or (N,):
+``train_labels``, ``val_labels`` and ``test_labels``.
 
 The official splits are kept. Nothing says who took an image or of whom, so hospitals share a file
 by ``partition``, and every image is a group of its own.

@@ -1,8 +1,8 @@
 """Volumes in NIfTI files, one per row of a table; sites act as hospitals.
 
 Expected in one folder: a table with the columns ``file`` (a path below the table's folder),
-``label``, ``site`` and ``subject``, and optionally ``fold`` (0 to 4, no subject in two folds).
-Without it five folds are drawn, always the same, evenly over sites and labels. An atlas, if there
+``label``, ``site`` and ``subject``. It may have ``fold``, 0 to 4, with no subject in two folds;
+without it five folds are drawn, always the same, evenly over sites and labels. An atlas, if there
 is one, is a NIfTI file of whole numbers: 0 is background, every other number a region.
 
 Volumes are read on axes to the right, the front and the top (RAS+), only swapped and flipped

@@ -104,8 +104,8 @@ class FD(AllReduceKeys):
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the distance of a sample's prediction to the others' mean for its class."""
     shares: Literal["probabilities", "logits"] = "probabilities"
-    """probabilities: mean predictions, and the cross-entropy to them, as the paper has it; logits:
-    mean logits, and the mean squared distance to them, as public code has it."""
+    """``probabilities``: mean predictions, and the cross-entropy to them, as the paper has it.
+    ``logits``: mean logits, and the mean squared distance to them, as public code has it."""
 
     @property
     def words(self) -> str:
@@ -167,8 +167,8 @@ class Ditto(AveragingKeys):
     strength: Annotated[float, Field(ge=0)] = 0.1
     """Weight of half the squared Euclidean distance of the personal model to the common one."""
     begins: Literal["own", "common"] = "own"
-    """own: a session of the personal model goes on from its last one; common: it begins at the
-    common model. With the latter and strength 0 it is FedAvg with fine-tuning at home."""
+    """``own``: a session of the personal model goes on from its last one. ``common``: it begins at
+    the common model. With the latter and strength 0 it is FedAvg with fine-tuning at home."""
 
     @property
     def tunes(self) -> bool:
@@ -206,8 +206,8 @@ class Partial(AveragingKeys):
     base_sessions: ClassVar[bool] = True
     personal: ClassVar[bool] = True
     shared: Literal["body", "head", "all-but-norm"] = "body"
-    """body: all but the head (FedPer, and with ``alternate`` FedRep); head: the head alone
-    (LG-FedAvg); all-but-norm: all but normalisations (FedBN). The head is the last module whose
+    """``body``: all but the head (FedPer, and with ``alternate`` FedRep). ``head``: the head alone
+    (LG-FedAvg). ``all-but-norm``: all but normalisations (FedBN). The head is the last module whose
     weights have as many rows as there are classes."""
     alternate: bool = False
     """The first half of a session's steps trains what stays at home, the second what is shared."""

@@ -164,9 +164,9 @@ class FedSKD(AlgorithmKeys):
     name: Literal["fedskd"]
     """Similarity distillation between visitor and resident."""
     preset: Literal["plain", "traveller-first"] = "plain"
-    """Defaults of the keys below. plain: both train and teach each other at every step.
-    traveller-first: the resident is a frozen teacher, the visitor is held close to what it was on
-    arrival, and a stop has half the work."""
+    """Defaults of the keys below. ``plain``: both train and teach each other at every step.
+    ``traveller-first``: the resident is a frozen teacher, the visitor is held close to what it was
+    on arrival, and a stop has half the work."""
     rounds: Count = 2
     """Full circulations: K-1 visits and a homecoming session each."""
     similarity: Similarity = Similarity()

@@ -83,12 +83,12 @@ class Schedule(Part):
     """Who visits whom when."""
 
     mode: Literal["parallel", "sequential"] = "parallel"
-    """parallel: all models travel at once, and a copy stays at home. sequential: one model travels
-    at a time, in ring order, and exists once; coming home takes no session, and nothing is
+    """``parallel``: all models travel at once, and a copy stays at home. ``sequential``: one model
+    travels at a time, in ring order, and exists once; coming home takes no session, and nothing is
     reconciled. It is the reference for small federations."""
     order: Literal["fixed", "shuffled"] = "fixed"
-    """fixed: the ring is the scenario's order of hospitals. shuffled: every round has an order of
-    its own, drawn from the seed."""
+    """``fixed``: the ring is the scenario's order of hospitals. ``shuffled``: every round has an
+    order of its own, drawn from the seed."""
     visits: Count | None = None
     """How many hospitals a model visits in a round before it comes home, for large rings. The next
     round continues with others. null: all."""

@@ -23,20 +23,23 @@ FOR_EVER = ("leave", "stall", "abort")
 
 
 class Fault(Part):
-    """Something that goes wrong once at a hospital: before the step of a round and hop, so many
-    seconds after it came up, or, where neither is said, at a hop drawn from the seed.
+    """Something that goes wrong once at a hospital.
+
+    It comes before the step of a round and hop, or so many seconds after the hospital came up.
+    Where neither is said, it comes at a hop drawn from the seed.
     """
 
     hospital: str
     """Where."""
     what: FaultKind
-    """kill: its process dies, and is started again as ``custody.restarts`` permits; restart: the
-    same, and it stays away for ``lasts`` seconds; stop: it stands still as by SIGSTOP, for
-    ``lasts`` seconds or for ever; leave: it dies for good; late: it comes up ``lasts`` seconds
-    after the others; slow: from then on its steps take ``factor`` times as long, for ``lasts``
-    seconds or to the end; stall: it keeps its visitor for ever and answers otherwise; abort: it
-    ends the run with an error; full_disk: it cannot write; poison: the next model that leaves it
-    has weights that are ``factor`` times what they were, or without it not a number."""
+    """``kill``: its process dies, and is started again as ``custody.restarts`` permits.
+    ``restart``: the same, and it stays away for ``lasts`` seconds. ``stop``: it stands still as by
+    SIGSTOP, for ``lasts`` seconds or for ever. ``leave``: it dies for good. ``late``: it comes up
+    ``lasts`` seconds after the others. ``slow``: from then on its steps take ``factor`` times as
+    long, for ``lasts`` seconds or to the end. ``stall``: it keeps its visitor for ever and answers
+    otherwise. ``abort``: it ends the run with an error. ``full_disk``: it cannot write.
+    ``poison``: the next model that leaves it has weights ``factor`` times as large; without
+    ``factor`` they are not a number."""
     round: Count | None = None
     """The round, from 1; the one behind the last is the evaluation."""
     hop: Count | None = None
@@ -78,15 +81,17 @@ class OnLoss(Part):
     """What happens when a hospital dies for good, or gives no sign of life."""
 
     name: Literal["wait", "skip", "abort"] = "wait"
-    """wait: it is started again as ``custody.restarts`` permits and waited for as ``timeouts`` say,
-    then the run ends with an error; skip: so it is, but once nothing was heard of it for ``after``
-    seconds the ring goes on without it, until it is back at the beginning of a round; abort: nobody
-    is started again, and whoever is not heard of for so long, or fails, ends the run at once."""
+    """``wait``: it is started again as ``custody.restarts`` permits and waited for as ``timeouts``
+    say, then the run ends with an error. ``skip``: the same, but after ``after`` seconds without a
+    sign of life the ring goes on without it, until it is back at the beginning of a round.
+    ``abort``: nobody is started again; a hospital that fails, or is silent for ``after`` seconds,
+    ends the run at once."""
     after: SomeSeconds = 60.0
     """Seconds without a sign of life after which a hospital is lost."""
     model: Literal["travels", "retires"] = "travels"
-    """With skip, what becomes of the model whose home is lost: it travels on among the others and
-    is tested in the end, or its stops are left out from the next round on."""
+    """With ``skip``, what becomes of the model whose home is lost. ``travels``: it travels on among
+    the others and is tested in the end. ``retires``: its stops are left out from the next round
+    on."""
 
     @property
     def heals(self) -> bool:
@@ -216,9 +221,10 @@ class Link(Part):
     between: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] | None = None
     """Two hospitals, or a hospital and the controller: both links between them."""
     preset: Literal["lan", "wan-100ms", "vpn-daily-drop"] | None = None
-    """Where values that are not given come from; null: 0. lan: delay 0.001, bandwidth 125M;
-    wan-100ms: delay 0.05, jitter 0.005, bandwidth 12500k; vpn-daily-drop: delay 0.02, jitter 0.005,
-    bandwidth 12500k, partition {begin: 3600, lasts: 30, every: 86400}."""
+    """Where values that are not given come from; with null they are 0. ``lan``: delay 0.001,
+    bandwidth 125M. ``wan-100ms``: delay 0.05, jitter 0.005, bandwidth 12500k. ``vpn-daily-drop``:
+    delay 0.02, jitter 0.005, bandwidth 12500k, partition ``{begin: 3600, lasts: 30, every:
+    86400}``."""
     delay: Seconds | None = None
     """Seconds from leaving to arriving."""
     jitter: Seconds | None = None

@@ -61,8 +61,8 @@ class Architecture(Part):
     ``roi-``, rows of tables with ``tab-``, else images."""
     taps: Annotated[tuple[str, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
     """Two modules of a network of a package, the middle and the deep one, whose outputs are
-    compared. null: a class gets the two that a trial pass proposes, which ``fedskd-sim models
-    NAME`` shows."""
+    compared. With null, a class gets the two that a trial pass proposes; ``fedskd-sim models
+    NAME`` shows them."""
     output: str | int | None = None
     """The entry that holds the logits, if a network of a package returns several: its name, or its
     number from 0."""
@@ -81,9 +81,9 @@ class Architecture(Part):
     """Learning rate of the head; null: ``training.optimiser.learning_rate``."""
     buffers: Literal["travel", "stay"] = "travel"
     """What a network holds beside its parameters, such as the statistics of batch normalisation.
-    travel: they go where the model goes, and are averaged with it. stay: every hospital keeps those
-    with which a model left it, and uses them when it comes again. Where it has not trained yet,
-    those that it brings count."""
+    ``travel``: they go where the model goes, and are averaged with it. ``stay``: every hospital
+    keeps those with which a model left it, and uses them when it comes again. Where it has not
+    trained yet, those that it brings count."""
 
     @property
     def is_class(self) -> bool:
@@ -125,8 +125,8 @@ class Partition(Part):
     """
 
     by: Literal["dirichlet", "quantity"] = "dirichlet"
-    """dirichlet: the shares of every class are drawn anew, so class frequencies differ; quantity:
-    only the sizes differ."""
+    """``dirichlet``: the shares of every class are drawn anew, so class frequencies differ.
+    ``quantity``: only the sizes differ."""
     parts: Annotated[int, Field(ge=2, le=1000)]
     """Into how many parts the data set is cut; a part that no hospital has is not used."""
     part: Annotated[int, Field(ge=0)] | None = None

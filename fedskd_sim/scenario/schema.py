@@ -62,9 +62,9 @@ class Hospital(Part):
     data: Annotated[Dataset, WithJsonSchema(overrides_schema())] = NoData()
     """Overrides keys of the top level's ``data``; another ``name`` than there begins afresh."""
     device: Annotated[str, Field(pattern=DEVICE)] = "cpu"
-    """Where it computes: cpu, cuda or cuda:N; auto: the first CUDA device that its process sees, or
-    the CPU where there is none, so that one scenario serves both. The device is part of the
-    result's identity."""
+    """Where it computes: ``cpu``, ``cuda`` or ``cuda:N``. ``auto``: the first CUDA device that its
+    process sees, or the CPU where there is none, so that one scenario serves both. The device is
+    part of the result's identity."""
     resources: Resources = Resources()
     """What it may use."""
     held_out: bool = False
@@ -76,7 +76,7 @@ class Network(Part):
     """The links between hospitals when they are processes of their own."""
 
     transport: Literal["ipc", "tcp"] = "ipc"
-    """ipc: Unix sockets in a private folder; tcp: loopback TCP with CURVE keys made by the
+    """``ipc``: Unix sockets in a private folder. ``tcp``: loopback TCP with CURVE keys made by the
     launcher."""
     plaintext: bool = False
     """Say true to run tcp without encryption: whoever can read the traffic of this machine can then
@@ -169,9 +169,9 @@ class Variant(Part):
     order: tuple[str, ...] | None = None
     """The names of all hospitals in another order: that of the ring."""
     budget: Literal["total", "per_model", "single"] = "total"
-    """total: the work of all hospitals' models together; per_model: that divided by the number of
-    hospitals; single: every model gets all of it by itself, as if no other travelled, which is the
-    match of an average of one architecture."""
+    """``total``: the work of all hospitals' models together. ``per_model``: that divided by the
+    number of hospitals. ``single``: every model gets all of it by itself, as if no other travelled,
+    which is the match of an average of one architecture."""
 
     def of(self, hospitals: tuple[Hospital, ...]) -> tuple[Hospital, ...]:
         """Return the hospitals of a scenario as they are in this variant."""

@@ -23,8 +23,9 @@ class TableFile(Part):
     """The table inside the folder given by ``--data`` or FEDSKD_DATA; ``.parquet`` needs the extra
     ``export``."""
     numbers: dict[Column, Scale] = {}
-    """Columns of numbers, each with a usual value and a spread, as in ``{age: [54, 9]}``: models
-    see (number - usual value) / spread, and the usual value where a hospital has none at all."""
+    """Columns of numbers, each with a usual value and a spread, as in ``{age: [54, 9]}``.
+    Models see (number - usual value) / spread, and the usual value where a hospital has none at
+    all."""
     categories: dict[Column, Values] = {}
     """Columns of words, each with all words that it may have, as in ``{sex: [Male, Female]}``."""
     empty: Annotated[tuple[str, ...], Field(strict=False)] = ("", "NA")

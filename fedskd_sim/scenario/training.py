@@ -28,11 +28,11 @@ class RateSchedule(Part):
     """How the learning rate goes on after its rise: by its name alone, or with options."""
 
     name: Literal["constant", "cosine", "step"] = "constant"
-    """constant: the peak; cosine: half a wave from the peak down to ``floor``; step: the peak times
-    ``factor`` from each of the ``milestones`` on."""
+    """``constant``: the peak. ``cosine``: half a wave from the peak down to ``floor``.
+    ``step``: the peak times ``factor`` from each of the ``milestones`` on."""
     over: Literal["session", "run"] = "session"
-    """What passes meanwhile. run: all rounds, by round and hop and not by a clock, so that a
-    session that is repeated is the same; the warm-up is at the beginning of it."""
+    """What passes meanwhile. ``run``: all rounds, with the warm-up at their beginning. They are
+    counted by round and hop and not by a clock, so that a session that is repeated is the same."""
     floor: Share = 0.0
     """Of cosine: the share of the peak at the end."""
     milestones: Annotated[
@@ -150,29 +150,29 @@ class Training(Part):
     """Exponent gamma of the focal loss (Lin et al. 2017), in the place of the cross-entropy: a
     sample counts (1 - p)^gamma, p being the probability of its label; 0: the cross-entropy."""
     patience: Count | None = None
-    """A session ends early when the validation loss of none of the models that train in it was
-    lower after so many passes than before them, and each leaves as it was after its best pass;
-    null: it never does, and they leave as they are."""
+    """A session ends early when so many passes have lowered the validation loss of none of the
+    models that train in it. Each model then leaves as it was after its best pass. With null a
+    session never ends early, and models leave as they are."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Arithmetic of forward and backward passes in sessions; tf32: on CUDA, products and
-    convolutions take 10 bits of their factors' mantissas, on a CPU the same as fp32; bf16:
-    bfloat16 where PyTorch's autocast allows it, weights, losses and everything that travels or is
-    measured stay fp32. For GPUs, and CPUs with instructions for it."""
+    """Arithmetic of forward and backward passes in sessions. ``tf32``: on CUDA, products and
+    convolutions take 10 bits of their factors' mantissas; on a CPU the same as ``fp32``.
+    ``bf16``: bfloat16 where PyTorch's autocast allows it; weights, losses and everything that
+    travels or is measured stay fp32. For GPUs, and CPUs with instructions for it."""
     deterministic: bool = True
     """On CUDA, only kernels that give the same bytes each time on one type of card; false: faster
     ones where there are some. A CPU always computes so."""
     memory_format: Literal["contiguous", "channels_last", "auto"] = "contiguous"
-    """How models of images and volumes lie in memory. On a CPU channels_last was faster for large
-    images, on a GPU slower for networks with GroupNorm, which has no kernel for it; auto: on CUDA
-    channels_last for networks without GroupNorm, everything else contiguous. What travels is the
-    same."""
+    """How models of images and volumes lie in memory. On a CPU ``channels_last`` was faster for
+    large images. On a GPU it was slower for networks with GroupNorm, which has no kernel for it.
+    ``auto``: on CUDA ``channels_last`` for networks without GroupNorm, everything else
+    ``contiguous``. What travels is the same."""
     recorded_steps: bool = True
     """On CUDA, the steps of a session are recorded once for a pair of architectures, as CUDA
     graphs, and replayed; where that cannot be, the record says why. The same bytes as without, and
     small networks up to 11 times faster. A CPU takes no notice."""
     recorded_gib: Positive | None = None
-    """GiB that recorded steps of a hospital may keep on its device; beyond that all give way.
-    null: half of the card's memory, shared by the hospitals that compute on it."""
+    """GiB that recorded steps of a hospital may keep on its device; beyond that all give way. With
+    null it is half of the card's memory, shared by the hospitals that compute on it."""
     compile: bool = False
     """On CUDA, networks of recorded steps are compiled first: other bytes, as repeatable. It takes
     about a minute for each large network and pays in long runs at 224 pixels, with bf16 most; a C
@@ -220,29 +220,29 @@ class Instruments(Part):
     """How much a session changed a model as a function: drift of its representation (CKA), and
     churn of its answers, both on the host's validation data."""
     probe: bool = False
-    """Simulation only, no real federation could do it: after every session the visitor, at home
-    the model that sets out next, is measured on the validation data of ALL hospitals, from which
-    forgetting, backward transfer and dilution are computed."""
+    """Simulation only, no real federation could do it: after every session the visitor is measured
+    on the validation data of ALL hospitals; at home, the model that sets out next. Forgetting,
+    backward transfer and dilution are computed from it."""
     evaluate_on: Literal["test", "validation"] = "test"
-    """What the evaluation round measures on; validation: to choose settings without a look at the
-    test data."""
+    """What the evaluation round measures on. ``validation``: to choose settings without a look at
+    the test data."""
     predictions: bool = True
     """What every model that the evaluation round tests says of every patient of its host, in one
     file per hospital, with the ids of the samples. It stays in the run folder; the report reads
     it."""
     keep_hops: NonNegative = 0.0
     """GiB in the run folder, for all hospitals together, in which sessions are kept as they were
-    before and after, so that ``fedskd-sim verify RUN --replay N`` can execute them again; which
-    ones is drawn, where there is no room for all. 0: none. It holds models of all hospitals."""
+    before and after. ``fedskd-sim verify RUN --replay N`` can execute them again. Where there is no
+    room for all, it is drawn which are kept. 0: none. It holds models of all hospitals."""
 
 
 class Prediction(Part):
     """What a hospital uses in the end; it can be added to any algorithm."""
 
     model: Literal["reconciled", "last", "averaged", "mix"] = "reconciled"
-    """reconciled: the home model of the algorithm; last: its traveller as it came home; averaged:
-    the mean of the model's own snapshots, which travels along and doubles the bytes; mix: halfway
-    between last and averaged."""
+    """``reconciled``: the home model of the algorithm. ``last``: its traveller as it came home.
+    ``averaged``: the mean of the model's own snapshots, which travels along and doubles the bytes.
+    ``mix``: halfway between ``last`` and ``averaged``."""
     averaging_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Smallest weight of the newest snapshot in the averaged weights: after i snapshots
     max(averaging_weight, 1 / (i + 1))."""
