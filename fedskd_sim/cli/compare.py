@@ -12,6 +12,7 @@ import click
 
 from fedskd_sim import clock
 from fedskd_sim.cli.common import (
+    CHANGES,
     CONTEXT,
     DATA,
     NAMESPACE,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     help="First a short run of every method: what the comparison will take, in GPU-hours too.",
 )
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
+@CHANGES
 @DATA
 @with_exit_code
 def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: Any) -> None:
@@ -122,7 +124,7 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     _check_flags(rest)
     if rest["on"] == "kubernetes":
         check_seen(rest["data"], rest["values"])
-    given = {key: rest[key] for key in ("data", "per_hospital", "shard", "join")}
+    given = {key: rest[key] for key in ("data", "changes", "per_hospital", "shard", "join")}
     wanted = comparison.CompareRequest(labels, seeds, control, **given, rings=_rings(rest))
     with Waiting() as waiting:
         plan = comparison.plan(scenario, wanted, waiting.checks, say_code)

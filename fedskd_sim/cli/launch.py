@@ -176,16 +176,18 @@ def _check(
     scenario: Path, on: str, runtime: Runtime, data: Path | None, changes: tuple[str, ...]
 ) -> Loaded:
     """Load the scenario and refuse it if it cannot work there; say what its data's licences ask,
-    and that a card of this machine will not be used.
+    which maps are too coarse to compare, and that a card of this machine will not be used.
     """
-    from fedskd_sim.operate.checks import unused_card  # noqa: PLC0415
+    from fedskd_sim.operate.checks import Slowly, unused_card  # noqa: PLC0415
     from fedskd_sim.operate.execution import check  # noqa: PLC0415 - only commands that run something pay for it
 
+    notes = list[str]()
     with Waiting() as waiting:
-        loaded = check(
-            scenario, on, runtime, data, changes=changes, tell=waiting.checks, says=say_code
-        )
+        slowly = Slowly(tell=waiting.checks, note=notes.append, says=say_code)
+        loaded = check(scenario, on, runtime, data, changes=changes, slowly=slowly)
     say_licences(loaded.scenario)
+    for text in notes:
+        click.echo(text, err=True)
     if on != "kubernetes" and (text := unused_card(loaded.scenario, runtime)):
         click.echo(f"note: {text}", err=True)
     return loaded

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fedskd_sim.errors import (
     ChainBroken,
@@ -44,18 +44,26 @@ Result = TypeVar("Result")
 Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]
 
 
+class Learnable(NamedTuple):
+    """What `of_learning` finds: what is wrong, and if nothing is, what should be known."""
+
+    problems: list[FedskdError]
+    notes: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Slowly:
     """How the slow part of the checks is done: reading data and building models.
 
     Somebody else is ``asked`` for what `of_learning` finds, in place of this process, if nothing is
     wrong until then; ``tell`` is told the name of every hospital before its data is read, which may
-    take long, and ``seen`` in this process the `Facts` of it.
+    take long, ``seen`` in this process the `Facts` of it, and ``note`` every note.
     """
 
-    asked: Callable[..., list[FedskdError]] | None = None
+    asked: Callable[..., Learnable] | None = None
     tell: Callable[[str], None] = lambda _: None
     seen: Callable[[Any], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
     says: Callable[[OwnCode], None] = lambda _: None
     """Is told which code of the user's own is about to be run."""
     code: Callable[..., Any] | None = None
@@ -74,8 +82,12 @@ class Slowly:
     def find(self, rest: ValidParts, data: Path | None, *, ready: bool) -> list[FedskdError]:
         """Find what is wrong with models and data."""
         if ready and self.asked:
-            return self.asked(rest, data, tell=self.tell)
-        return of_learning(rest, data, self.seen, self.tell)
+            found = self.asked(rest, data, tell=self.tell)
+        else:
+            found = of_learning(rest, data, self.seen, self.tell)
+        for text in found.notes:
+            self.note(text)
+        return found.problems
 
 
 def load_and_check(
@@ -138,8 +150,10 @@ def _code_is_wrong(found: Examined) -> bool:
 
 
 def examined(scenario: Path | Loaded, changes: Iterable[str] = ()) -> Examined:
-    """Read a scenario; one that was loaded before has nothing wrong with it so far."""
+    """Read a scenario; one that was loaded before has nothing wrong with it until it is changed."""
     if isinstance(scenario, Loaded):
+        if changed := [*changes]:
+            return scenario.changed(changed)
         rest = ValidParts(scenario.scenario, code=scenario.code)
         return Examined(scenario.document, rest, code=scenario.code)
     return examine(find(scenario), changes)
@@ -207,17 +221,27 @@ def of_learning(
     data: Path | None,
     seen: Callable[[Any], None] = lambda _: None,
     tell: Callable[[str], None] = lambda _: None,
-) -> list[FedskdError]:
-    """Find what is wrong with models and data, as `Slowly` says; imports PyTorch."""
+) -> Learnable:
+    """Find what is wrong with models and data, or maps of which a level compares little or nothing;
+    as `Slowly` says. Imports PyTorch.
+    """
     with extras_named():
-        from fedskd_sim.learning.offers import OWN  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning.comparable import notes_of_maps  # noqa: PLC0415 - needs PyTorch
+        from fedskd_sim.learning.offers import OWN  # noqa: PLC0415
         from fedskd_sim.learning.preflight import find_problems  # noqa: PLC0415
+
+    known = list[Any]()
+
+    def keep(facts: Any) -> None:
+        known.append(facts)
+        seen(facts)
 
     try:
         OWN.use(rest.code)
     except FedskdError as error:
-        return [error]
-    return [*find_problems(rest.scenario, data, seen, rest.doubtful, tell=tell)]
+        return Learnable([error], [])
+    wrong = [*find_problems(rest.scenario, data, keep, rest.doubtful, tell=tell)]
+    return Learnable(wrong, [] if wrong else [*notes_of_maps(rest.scenario, known)])
 
 
 def unused_card(scenario: Scenario, runtime: object = None) -> str:

@@ -65,6 +65,8 @@ class CompareRequest:
     seeds: int = 5
     control: str = ""
     data: Path | None = None
+    changes: tuple[str, ...] = ()
+    """What to change in the scenario first."""
     per_hospital: bool = False
     """The text shows every hospital's values, too."""
     swept: bool = False
@@ -146,11 +148,11 @@ def plan(
         ScenarioError, InvalidValue: the first problem, with all others listed under it.
 
     """
-    found = examined(scenario)
+    found = examined(scenario, wanted.changes)
     wanted, changes = _with_grid(found, wanted)
     count = len(wanted.labels) * max(0, wanted.seeds)
     shard = Shard.parse(wanted.shard, count) if wanted.shard else None
-    changes += _variants_of_code(found, wanted.labels)
+    changes = [*wanted.changes, *changes, *_variants_of_code(found, wanted.labels)]
     slowly = Slowly(
         lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told),
         tell,

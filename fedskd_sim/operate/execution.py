@@ -10,7 +10,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +32,7 @@ from fedskd_sim.operate.checks import (
 from fedskd_sim.runtimes import folder, location
 from fedskd_sim.runtimes.base import Detachable, Order, Runtime, Watch
 from fedskd_sim.runtimes.member import discard_custody
-from fedskd_sim.scenario import Loaded, OwnCode
+from fedskd_sim.scenario import Loaded
 
 if TYPE_CHECKING:
     from fedskd_sim.results.tables import Summary
@@ -57,6 +57,7 @@ class Cluster(NamedTuple):
 
 
 HERE = Cluster()
+QUIETLY = Slowly()
 
 
 def runtime_of(name: str, cluster: Cluster = HERE) -> Runtime:
@@ -89,8 +90,7 @@ def check(
     data: Path | None,
     *,
     changes: Iterable[str] = (),
-    tell: Callable[[str], None] = lambda _: None,
-    says: Callable[[OwnCode], None] = lambda _: None,
+    slowly: Slowly = QUIETLY,
 ) -> Loaded:
     """Load a scenario and refuse it if it cannot work in a runtime, whose name is ``on``; data and
     devices of a cluster are looked at by its own pods, unless the data are here too.
@@ -101,8 +101,7 @@ def check(
         runtime: the runtime; it gets ready meanwhile.
         data: the folder with data files.
         changes: what to change in the scenario first.
-        tell: is told of every hospital whose data is about to be read.
-        says: is told which code of the user's own is about to be run.
+        slowly: who is told what meanwhile.
 
     Raises:
         ScenarioError: the first problem, by line, with all others listed under it.
@@ -116,7 +115,7 @@ def check(
         changes=changes,
         elsewhere=ELSEWHERE if on == "kubernetes" and data is None else (),
         also=partial(apart, runtime=on),
-        slowly=Slowly(asker(runtime, of_learning), tell, says=says, code=asker(runtime, of_code)),
+        slowly=replace(slowly, asked=asker(runtime, of_learning), code=asker(runtime, of_code)),
     )
 
 

@@ -94,5 +94,5 @@ def test_a_check_that_dies_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_what_is_said_on_the_way_to_an_answer_is_heard_here(scenario_file: Callable) -> None:
     """Whose data another process reads is told before each, in order, and the answer comes."""
     rest, heard = examine(scenario_file(TINY)).rest, list[str]()
-    assert ask(of_learning, rest, None, tell=heard.append) == []
+    assert ask(of_learning, rest, None, tell=heard.append) == ([], [])
     assert heard == ["a", "b"]

@@ -34,9 +34,9 @@ IN_A_POD = {
     "--to-stdout",
 }
 FLAGS = {
-    # which methods, and how often: each is described in the scenario, or has the defaults of its
-    # algorithm; whether finished runs of other code or data count, and where and in how many parts
-    # all is carried out, which no scenario can know
+    # which methods, and how often: each is described in the scenario, which --set edits, or has the
+    # defaults of its algorithm; whether finished runs of other code or data count, and where and in
+    # how many parts all is carried out, which no scenario can know
     "compare": {
         "scenario",
         "--algorithms",
@@ -52,6 +52,7 @@ FLAGS = {
         "--shard",
         "--join",
         "--canary",
+        "--set",
         "--data",
     },
     "validate": {"scenario", "--set", "--data", "--schema", "--no-code"},

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from fedskd_sim.cli import main
+from fedskd_sim.errors import OutputNotEmpty
 from fedskd_sim.learning.comparable import notes_of_maps, region_mass
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.distillation.arrangements import atlas_pooling
@@ -44,8 +45,8 @@ def notes(path: Any) -> list[str]:
 
 
 def test_regions_that_are_too_small_on_a_map_are_counted(scenario_file: Callable) -> None:
-    """`validate` says so, for every hospital of which less than half of the regions are compared;
-    not where the level has no weight.
+    """`validate` and `launch` say so, for every hospital of which less than half of the regions are
+    compared; not where the level has no weight.
     """
     (note,) = notes(path := scenario_file(VOLUMES.replace("SIMILARITY", "")))
     assert note.startswith(
@@ -54,6 +55,14 @@ def test_regions_that_are_too_small_on_a_map_are_counted(scenario_file: Callable
     )
     assert "set algorithm.similarity.region to 0" in note
     assert note in CliRunner().invoke(main, ["validate", str(path)]).output.splitlines()
+    taken = path.parent / "taken"
+    taken.mkdir()
+    (taken / "something").touch()
+    launched = CliRunner().invoke(
+        main, ["launch", str(path), "--on", "memory", "--out", str(taken)]
+    )  # it ends before it runs, since the folder is not empty
+    assert launched.exit_code == OutputNotEmpty.exit_code
+    assert launched.stderr.splitlines()[0] == note
     off = VOLUMES.replace("SIMILARITY", ", similarity: {region: 0.0}")
     assert notes(scenario_file(off)) == []
     assert notes(scenario_file(off.replace("{region: 0.0}", "{region_tap: mid}"))) == []

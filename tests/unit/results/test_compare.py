@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from fedskd_sim.errors import (
     UnknownKey,
 )
 from fedskd_sim.exits import INTERRUPTED
+from fedskd_sim.operate.comparison import CompareRequest, plan
 from fedskd_sim.results.comparison.planning import PlannedRun, choices, cut_short, methods, tasks
 from fedskd_sim.results.comparison.tables import MethodRow, Score
 from fedskd_sim.results.comparison.text import off_budget
@@ -440,6 +442,11 @@ def wait_until(happened: Callable[[], object], seconds: float = 300) -> None:
             "hospitals.1.architecture: fedavg: 'b' has cnn-depthwise",
         ),
         (["--algorithms", ","], 2, "--algorithms names nothing"),
+        (
+            ["--algorithms", "local", "--set", "training.epoch=3"],
+            UnknownKey.exit_code,
+            "--set training.epoch: training.epoch: unknown key",
+        ),
     ],
 )
 def test_wrong_comparisons_are_refused(
@@ -453,6 +460,26 @@ def test_wrong_comparisons_are_refused(
     assert (done.exit_code, words in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
     assert not (path.parent / "out").exists()
+
+
+def test_a_change_is_one_of_every_method(scenario_file: Callable) -> None:
+    """What `--set` changes has the budget that follows from it, and the runs' files hold it; runs
+    of the unchanged scenario are not taken for these.
+    """
+    path, wanted = scenario_file(TINY), CompareRequest(["local", "cyclic"], 2)
+    changed = replace(wanted, changes=("training.epochs=3",))
+    once, thrice = plan(path, wanted), plan(path, changed)
+    assert {method.scenario.training.epochs for method in thrice.methods} == {3}
+    assert {method.budget for method in thrice.methods} == {passes(thrice.loaded.scenario)}
+    assert passes(thrice.loaded.scenario) > passes(once.loaded.scenario)
+    shop = once.workshop(path.parent / "out", anyway=False)
+    folder = shop.folder(once.runs[0])
+    folder.mkdir(parents=True)
+    (folder / "scenario.yaml").write_text(once.runs[0].text, encoding="utf-8")
+    with shop.prepare(once.runs):
+        pass
+    with pytest.raises(OutputNotEmpty, match="is a run of another scenario"):
+        shop.prepare(thrice.runs).__enter__()
 
 
 def test_a_wrong_variant_is_found_when_the_scenario_is_read(scenario_file: Callable) -> None:

@@ -58,6 +58,7 @@ def test_a_point_is_the_scenario_with_its_values(scenario_file: Callable) -> Non
     wanted = CompareRequest(["grid", "other"], 2)
     path = scenario_file(TINY)
     planned = plan(path, wanted)
+    assert plan(load(path), wanted).methods == planned.methods
     labels = [method.label for method in planned.methods]
     assert labels == [
         "buffer-bytes-8-epochs-1",
