@@ -46,7 +46,6 @@ MENU: Mapping[str, list[str]] = {
         "clusters",
         "gpus",
         "observing",
-        "coming-from",
         "troubleshooting",
     ],
     "Reference": [
@@ -62,6 +61,8 @@ MENU: Mapping[str, list[str]] = {
         "datasets",
         "benchmarks",
         "artefact",
+        "coming-from",
+        "architecture",
     ],
     "Explanation": [
         "algorithms",
@@ -69,7 +70,6 @@ MENU: Mapping[str, list[str]] = {
         "security",
         "performance",
         "results",
-        "architecture",
     ],
 }
 """The pages of each kind, in order."""
