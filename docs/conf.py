@@ -4,6 +4,7 @@ keyboard can reach.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,13 +116,20 @@ def _skip(_: Sphinx, __: str, name: str, *___: Any) -> bool | None:
 
 
 def _plain_signature(
-    _: Sphinx, __: str, ___: str, thing: Any, *____: Any
-) -> tuple[str, str] | None:
-    """Leave out the signature of a class of keys, whose members say the same, and of a protocol."""
+    _: Sphinx, __: str, ___: str, thing: Any, ____: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Leave out the signature of a class of keys, whose members say the same, and of a protocol;
+    in others, modules of types and defaults that are objects.
+    """
     silent = isinstance(thing, type) and (
         issubclass(thing, BaseModel) or getattr(thing, "_is_protocol", False)
     )
-    return ("", "") if silent else None
+    if silent:
+        return "", ""
+    if not signature:
+        return None
+    short = re.sub(r"~(\w+\.)+", "", signature)
+    return re.sub(r"=\s*<[^<>]*>", "= ...", short), returns
 
 
 def _attribute(_: Sphinx, what: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:

@@ -181,7 +181,7 @@ def try_out(
         data: the folder with data files; None takes that of FEDSKD_DATA.
 
     Returns:
-        A forecast of the whole run: ``.usual``, ``.at_least`` and ``.at_most`` in seconds,
+        A forecast of the whole run, with ``.usual``, ``.at_least`` and ``.at_most`` in seconds,
         ``.sent``, ``.stored`` and ``.memory`` in bytes. ``.problems`` lists what would go wrong;
         ``.good`` is True without any, and ``.check()`` raises the first. ``.lines()`` is a text.
 

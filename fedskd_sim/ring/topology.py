@@ -55,6 +55,8 @@ class Stop:
     model: str
     """The hospital whose model, or chunk of a sum, it is."""
     kind: StopKind
+    """What happens there: a ``visit`` to another hospital, a ``homecoming``, a chunk of a sum that
+    is added to (``reduce``) or handed on whole (``gather``), or the ``evaluation``."""
 
 
 class Seating(NamedTuple):

@@ -41,6 +41,7 @@ class Output(NamedTuple):
     logits: Tensor
     """(B, classes), float32."""
     taps: Taps
+    """The two maps at which it is compared with others."""
 
 
 class Outputs(dict[str, Output]):
@@ -75,16 +76,20 @@ class Moment(NamedTuple):
 class TrainingStep(NamedTuple):
     """One training step, as a `Loss` or a teaching gets it after the forward passes.
 
-    ``outputs[role]`` and ``models[role]`` are by role, such as ``visitor`` (see `SessionModels`); a
-    role that is not in the step raises KeyError with the roles that are. ``batch.images`` and
-    ``batch.labels`` are the mini-batch that all models see.
+    Roles are such as ``visitor`` (see `SessionModels`); one that is not in the step raises KeyError
+    with the roles that are.
     """
 
     batch: Samples
+    """The mini-batch: ``.images`` (B, ...) and ``.labels`` (B,)."""
     outputs: Mapping[str, Output]
+    """What each model returned for the mini-batch, by role."""
     moment: Moment
+    """``.number`` of ``.total`` steps, counted from 0; ``.roles``, each with whether it trains."""
     precision: Precision = "fp32"
+    """In which the session computes, as ``training.precision`` says."""
     models: Mapping[str, nn.Module] = MappingProxyType({})
+    """The models of the step, by role."""
     class_weights: Tensor | None = None
     """Weights of the classes (classes,) in the cross-entropies."""
     task: PredictionTask = ONE_LABEL
@@ -106,9 +111,7 @@ class TrainingStep(NamedTuple):
         return next(iter(self.moment.roles))
 
     def prefix(self, role: str) -> str:
-        """Return the prefix of a model's measures in records: empty for the first model, else its
-        role, as in ``resident_``.
-        """
+        """Return the prefix of a model's measures in records: '' for the first or ``ROLE_``."""
         return "" if role == self.main else f"{role}_"
 
     def logits(self, role: str = "") -> Tensor:
@@ -116,9 +119,7 @@ class TrainingStep(NamedTuple):
         return self.outputs[role or self.main].logits
 
     def cross_entropy(self, role: str = "") -> Tensor:
-        """Return the built-in cross-entropy of a role's model, a scalar, class weights included;
-        without a role that of the first.
-        """
+        """Return the cross-entropy of a role's model, or of the first: a scalar, class-weighted."""
         return self.task.loss(self.logits(role), self.labels, self.class_weights)
 
     def ask(self, model: nn.Module) -> Output:

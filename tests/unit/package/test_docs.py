@@ -196,6 +196,7 @@ def test_the_api_page_shows_what_this_program_says(site: Path) -> None:
     """
     text = (site / "python-api.html").read_text(encoding="utf-8")
     assert not re.search(r"model_config|FieldInfo|Alias for field|Runtime representation", text)
+    assert not re.search(r"</dt>\s*<dd>\s*</dd>|&lt;factory&gt;| object at |object&gt;", text)
     assert "What travels in a round: models (circulation)" in re.sub(r"<[^>]+>|\n", " ", text)
     assert 'href="#fedskd_sim.LocalLearner"' in text.partition('id="fedskd_sim.algorithm"')[2]
 
