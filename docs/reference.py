@@ -160,8 +160,9 @@ def exit_codes() -> str:
 
 
 def command_line() -> str:
-    """Show the help of every command that a person uses."""
-    context = click.Context(main, info_name="fedskd-sim", max_content_width=110)
+    """Show the help of every command that a person uses, whatever this terminal's width."""
+    wide: dict[str, Any] = {**main.context_settings, "terminal_width": 100}
+    context = click.Context(main, info_name="fedskd-sim", **wide)
     shown = ((name, command) for name, command in main.commands.items() if not command.hidden)
     return "\n\n".join(
         f"## {name}\n\n```text\n{_help(command, name, context)}\n```" for name, command in shown
