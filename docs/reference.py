@@ -7,7 +7,7 @@ signatures and docstrings of the API are filled in when the manual is built (`BU
 In `results.md`, what is between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` is what
 `result_tables` makes of ``results/NAME.json``, the ``compare.json`` of a comparison.
 
-Run this file after a change of one, or of a network, whose row of ``fedskd-sim models`` it writes too.
+Run this file after a change of one, or of a network, whose row of ``fedskd-sim models`` it writes.
 A test says when to.
 """
 
