@@ -42,6 +42,8 @@ class Answers:
 
     wanted: bool
     task: PredictionTask = ONE_LABEL
+    named: bool = False
+    """Patients go by the ids of their source, and not by their rows in the hospital's data."""
     _found: dict[tuple[Tested, str], Weights] = field(default_factory=dict)
 
     def add(self, kind: Tested, model: str, logits: Tensor) -> None:
@@ -93,7 +95,8 @@ class Answers:
             "kinds": np.asarray(kinds),
             "models": np.asarray(models),
         }
-        arrays |= {"samples": np.asarray(test.ids), "labels": test.labels.cpu().numpy()}
+        whose = test.ids if self.named else tuple(map(str, test.numbers))
+        arrays |= {"samples": np.asarray(whose), "labels": test.labels.cpu().numpy()}
         if len(set(test.subjects)) < len(test.subjects):  # else every sample is of another one
             arrays["subjects"] = np.asarray(test.subjects)
         file.parent.mkdir(PRIVATE_FOLDER, exist_ok=True)

@@ -49,6 +49,8 @@ class Samples(NamedTuple):
     """Which samples of the source they are, each once; mini-batches have none."""
     subjects: tuple[int, ...] = ()
     """Whom each is of, as numbers, where the source says so."""
+    numbers: tuple[int, ...] = ()
+    """The row of each among all that the hospital has in its source, whatever the fold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +215,9 @@ def _samples(
     labels = torch.as_tensor(found.labels[rows]).long().to(device)
     ids = tuple(found.ids[row] for row in rows)
     whose = tuple(found.subjects[row] for row in rows) if found.subjects else ()
+    numbers = tuple(int(found.numbers[row]) if found.numbers else int(row) for row in rows)
     if isinstance(found, Arrays):
-        return Samples(torch.as_tensor(found.values[rows]).to(lying), labels, ids, whose)
+        return Samples(torch.as_tensor(found.values[rows]).to(lying), labels, ids, whose, numbers)
     pixels = torch.as_tensor(found.pixels[rows]).to(lying)
     # a card has little memory and time to spare for arithmetic, a CPU the other way round
-    return Samples(as_input(pixels) if device == "cpu" else pixels, labels, ids, whose)
+    return Samples(as_input(pixels) if device == "cpu" else pixels, labels, ids, whose, numbers)

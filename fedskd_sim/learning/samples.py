@@ -172,6 +172,9 @@ class Images:
     """Whom, or what lesion, each sample is of, as numbers; empty where samples were made here."""
     remark: str = ""
     """What was masked or left out, for the records; empty if nothing was."""
+    numbers: tuple[int, ...] = ()
+    """The row of each sample among all that the hospital has in its source, from 0, whatever the
+    fold; empty where they are as given here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +191,6 @@ class Arrays:
     subjects: tuple[int, ...] = ()
     remark: str = ""
     """What was masked or left out, for the records; empty if nothing was."""
+    numbers: tuple[int, ...] = ()
+    """The row of each sample among all that the hospital has in its source, from 0, whatever the
+    fold; empty where they are as given here."""

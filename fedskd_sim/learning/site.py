@@ -98,7 +98,8 @@ class Site:
         self.recordings = Recordings.of(self.device, self.training, self.share)
         self.loss = loss_of(context.scenario.algorithm)
         self.task = task_of(context.scenario)
-        self.answers = Answers(context.scenario.instruments.predictions, self.task)
+        kept = context.scenario.instruments.predictions
+        self.answers = Answers(bool(kept), self.task, named=kept == "named")
         self._buffers: dict[str, Weights] = {}
         """What models whose ``buffers`` stay had of these when they last trained here."""
         self._others: dict[str, Samples] = {}

@@ -3,7 +3,7 @@ of your own.
 
     found = read_predictions(Path("runs/try"))
     here = found["aachen"]                  # what was tested at aachen
-    here.samples, here.labels               # its test samples: ids and classes, (N,)
+    here.samples, here.labels               # its test samples: rows or ids, classes, (N,)
     here.of("bergen")                       # class probabilities of bergen's model, (N, C)
     here.of("aachen", "ensemble")            # those of all finished models together
 
@@ -43,7 +43,8 @@ class Predictions:
     """``test``, or ``validation`` with ``instruments.evaluate_on: validation``."""
     classes: tuple[str, ...]
     samples: tuple[str, ...]
-    """Ids of the samples in their source, (N,)."""
+    """Rows of the samples in the hospital's own data, from 0; with ``instruments.predictions:
+    named`` their ids in its source, (N,)."""
     labels: NDArray[np.int64]
     """Their classes, (N,), as places in ``classes``."""
     models: tuple[str, ...]

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share, with_a_name
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+KEPT = BeforeValidator(lambda given: "anonymous" if given is True else given)
+"""A true of earlier scenarios: predictions are kept, as by default."""
 
 
 class ForeignKey(NamedTuple):
@@ -226,10 +228,10 @@ class Instruments(Part):
     evaluate_on: Literal["test", "validation"] = "test"
     """What the evaluation round measures on. ``validation``: to choose settings without a look at
     the test data."""
-    predictions: bool = True
+    predictions: Annotated[Literal[False, "anonymous", "named"], KEPT] = "anonymous"
     """What every model that the evaluation round tests says of every patient of its host, in one
-    file per hospital, with the ids of the samples. It stays in the run folder; the report reads
-    it."""
+    file per hospital. anonymous: patients are rows of the hospital's own data; named: ids of the
+    source. The file stays in the run folder; the report reads it. false: none."""
     keep_hops: NonNegative = 0.0
     """GiB in the run folder, for all hospitals together, in which sessions are kept as they were
     before and after. ``fedskd-sim verify RUN --replay N`` can execute them again. Where there is no

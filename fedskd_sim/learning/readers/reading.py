@@ -138,17 +138,19 @@ def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Im
             doubts.look_again(found, rows, values)
             remark = "; ".join(filter(None, (remark, *notes(values, kind))))
         rest = found.columns.labels[rows], chosen.places, found.classes
+        mine = cut.owned(dataset, found.columns, by_split=found.by_split)
+        numbers = tuple(map(int, (np.cumsum(mine) - 1)[rows]))
         names_of = cut.distinct(found.ids, rows), chosen.subjects
         if kind == "image":
             pixels = values.reshape(len(rows), *grid, channels)
-            return Images(pixels, *rest, *names_of, remark)
+            return Images(pixels, *rest, *names_of, remark, numbers)
         if kind == "table":
             laid = tables.layout(found.of_numbers, grid[0])
             rest_of_rows, filled = tables.fill(values, laid, chosen.places[0])
             told = "; ".join(filter(None, (remark, filled)))
-            return Arrays(rest_of_rows, *rest, *names_of, told)
+            return Arrays(rest_of_rows, *rest, *names_of, told, numbers)
         shape = (channels, *grid) if kind == "volume" else grid
-        return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark)
+        return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark, numbers)
 
 
 def split(dataset: Any, folder: Path | None, scenario_seed: int, name: str, target: Path) -> int:

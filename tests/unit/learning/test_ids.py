@@ -8,12 +8,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from test_datasets import derm, ham, med, rois
 from test_roi import file as abide
 
 from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.data import load
 from fedskd_sim.learning.site import Site
+from fedskd_sim.results.predictions import read_predictions
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.scenario import load as load_scenario
 
@@ -88,7 +90,7 @@ def test_every_sample_has_an_id_that_stays_with_it(
     kind: str, tmp_path: Path, scenario_file: Callable
 ) -> None:
     """Ids are one per sample, never twice in a hospital, taken from the source, and move with
-    image and label to any split.
+    image and label to any split; so do the rows in the hospital's own data.
     """
     make, _, _, one = KINDS[kind]
     make(tmp_path)
@@ -99,6 +101,10 @@ def test_every_sample_has_an_id_that_stays_with_it(
     assert [len(split.ids) for split in splits] == [len(split.labels) for split in splits]
     assert len(set(ids)) == len(ids)
     assert one in ids
+    numbers = {
+        name: row for part in splits for name, row in zip(part.ids, part.numbers, strict=True)
+    }
+    assert sorted(numbers.values()) == [*range(len(ids))]
     if not hasattr(read.hospital("a").data, "test_fold"):
         return
     other = read.hospitals[0].data.model_copy(
@@ -111,6 +117,7 @@ def test_every_sample_has_an_id_that_stays_with_it(
     known = {name: split.images[row] for split in splits for row, name in enumerate(split.ids)}
     assert len(again.train.ids) == 9
     for split in (again.train, again.validation, again.test):
+        assert [numbers[name] for name in split.ids] == [*split.numbers]
         assert all(
             bool((known[name] == image).all())
             for name, image in zip(split.ids, split.images, strict=True)
@@ -144,3 +151,29 @@ def test_ids_follow_instruments_and_pooling(tmp_path: Path, scenario_file: Calla
     found = Site(LearnerContext(read, "a", tmp_path)).data
     assert found.test.ids == found.validation.ids == tuple(map(str, range(24, 32)))
     assert found.train.ids == tuple(f"{name}/{number}" for name in "ab" for number in range(24))
+
+
+@pytest.mark.parametrize("fold", [0, 3])
+def test_a_prediction_names_a_patient_only_where_that_is_wanted(
+    fold: int, tmp_path: Path, scenario_file: Callable
+) -> None:
+    """By default a patient is its row in the hospital's own data, of which the second site begins
+    at row 100 of the file; with `named` it is the id of the source. A former `true` names nobody.
+    """
+    skin(tmp_path)
+    data = f"name: ham10000, file: skin.npz, site: second, test_fold: {fold}"
+    for wanted in ("anonymous", "true", "named"):
+        path = scenario_file(
+            TEXT.format(
+                data=data, net="cnn-plain", algorithm="local",
+                more=f"instruments: {{predictions: {wanted}}}\n",
+            )
+        )  # fmt: skip
+        site = Site(LearnerContext(load_scenario(path).scenario, "a", tmp_path))
+        test = site.data.test
+        site.assess("evaluation", "a", torch.zeros(len(test.labels), 3))
+        (tmp_path / wanted).mkdir()
+        site.save_answers(tmp_path / wanted)
+        rows = [int(name) - (0 if wanted == "named" else 100) for name in test.ids]
+        assert [*map(int, read_predictions(tmp_path / wanted)["a"].samples)] == rows
+        assert len(rows) == 20

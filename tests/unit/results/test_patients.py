@@ -58,7 +58,7 @@ def recorded(
             for place, model in enumerate(names)
         }
         answers, samples = (
-            Answers(wanted=True),
+            Answers(wanted=True, named=True),
             Samples(
                 torch.zeros(0),
                 torch.tensor(labels),
@@ -442,7 +442,7 @@ def test_a_hospital_of_one_class_has_no_auc(tmp_path: Path) -> None:
     """
     labels = torch.zeros(8, dtype=torch.long)
     logits = torch.tensor(answers_of(0, labels.numpy()))
-    answers = Answers(wanted=True)
+    answers = Answers(wanted=True, named=True)
     answers.add("evaluation", "north", logits)
     about = {"scenario": "demo", "seed": 7, "host": "north", "split": "test", "classes": CLASSES}
     answers.save(
