@@ -37,7 +37,7 @@ HOMES = {
     "torchvision": ["learning/"],
     "safetensors": ["learning/", "custody/verify.py"],
     "PIL": ["datasets/imagefiles.py"],
-    "numpy": ["learning/", "datasets/", "results/"],
+    "numpy": ["learning/", "datasets/", "privacy/", "results/"],
     "scipy": ["results/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],

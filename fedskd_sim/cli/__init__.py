@@ -25,7 +25,7 @@ from fedskd_sim.cli.common import (
 )
 from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.data import data as data_group
-from fedskd_sim.cli.follow import collect, export, init, logs, report, status, stop, verify
+from fedskd_sim.cli.follow import audit, collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.operate.checks import (
@@ -257,6 +257,7 @@ for command in (
     stop,
     collect,
     report,
+    audit,
     export,
     resume,
     verify,

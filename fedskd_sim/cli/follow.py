@@ -1,5 +1,5 @@
-"""Commands beside a run: status, logs, stop, collect, report, verify and export, and ``init``,
-which writes a scenario to begin with.
+"""Commands beside a run: status, logs, stop, collect, report, audit, verify and export, and
+``init``, which writes a scenario to begin with.
 """
 
 from __future__ import annotations
@@ -269,6 +269,35 @@ def export(run: Path, form: str, out: Path | None) -> None:
         click.echo(
             f"{short_path(file)}: {rows} {'rows' if form in ('csv', 'parquet') else 'values'}"
         )
+
+
+@click.command()
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=_folders)
+@click.option("--json", "as_values", is_flag=True, help="Print plain values instead of tables.")
+@with_exit_code
+def audit(run: Path, *, as_values: bool) -> None:
+    """Tell what a RUN reveals of its training data: who can tell whether a patient was trained on,
+    and from which hospital a patient is.
+
+    The scenario must have had 'audit'. If what a hospital claims of its privacy is refuted, the
+    exit code is 65.
+
+    \b
+    Examples:
+      fedskd-sim launch heart --set 'audit={canaries: 60}' --out runs/audited
+      fedskd-sim audit runs/audited
+      fedskd-sim audit runs/audited --json
+    """
+    from fedskd_sim.results import audit as audits  # noqa: PLC0415 - only this command pays for it
+
+    if not (run / "scenario.yaml").is_file():
+        raise no_run(run)
+    found = audits.audit(run, load(run / "scenario.yaml").scenario)
+    if as_values:
+        click.echo(json.dumps(audits.as_json(found), indent=1, allow_nan=False))
+    else:
+        click.echo("\n".join(audits.lines(found)))
+    audits.check_claims(found)
 
 
 @click.command()

@@ -43,6 +43,7 @@ SEALED = (
     "weights/*",
     "samples/*",
     "predictions/*",
+    "audit/*",
 )
 """What a run has learned and from what; reports are made from it again at any time, and logs may go
 on after the end."""

@@ -46,7 +46,8 @@ FedskdError                         exit code
 +-- ChainBroken                     60  what a run has left does not fit together
 +-- CustodyForeign                  61  what was kept is not of this run, program or data
 +-- LibraryMissing                  62  a library that is optional is not installed
-`-- CodeDiffers                     63  hospitals compute with different code
++-- CodeDiffers                     63  hospitals compute with different code
+`-- BoundExceeded                   65  an audit refutes what a hospital claims of its privacy
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
 """
@@ -61,6 +62,7 @@ from fedskd_sim.errors.base import (
 from fedskd_sim.errors.run import (
     AcknowledgementTimeout,
     BadMessage,
+    BoundExceeded,
     CanaryFailed,
     ChainBroken,
     ChartNotInstallable,
@@ -114,6 +116,7 @@ __all__ = [
     "AcknowledgementTimeout",
     "ArchitecturesDiffer",
     "BadMessage",
+    "BoundExceeded",
     "CanaryFailed",
     "ChainBroken",
     "ChartNotInstallable",

@@ -114,6 +114,12 @@ class CodeDiffers(FedskdError):
     exit_code = 63
 
 
+class BoundExceeded(FedskdError):
+    """An audit shows that a hospital is less private than it claims."""
+
+    exit_code = 65
+
+
 class LibraryMissing(FedskdError):
     """A library that is optional is not installed."""
 

@@ -99,17 +99,24 @@ class Answers:
         arrays |= {"samples": np.asarray(whose), "labels": test.labels.cpu().numpy()}
         if len(set(test.subjects)) < len(test.subjects):  # else every sample is of another one
             arrays["subjects"] = np.asarray(test.subjects)
-        file.parent.mkdir(PRIVATE_FOLDER, exist_ok=True)
-        with (
-            drafted(file, lasting=True) as draft,
-            opened(draft) as stream,
-            ZipFile(stream, "w") as archive,  # numpy's own writer depends on the version of Python
-        ):
-            for name, values in arrays.items():
-                member = BytesIO()
-                np.lib.format.write_array(member, values, allow_pickle=False)
-                archive.writestr(ZipInfo(f"{name}.npy"), member.getvalue())
-        settle(file.parent)
+        write_arrays(file, arrays)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, object]) -> None:
+    """Write arrays as one npz without pickles, in a folder of its owner's alone, the same bytes
+    from every Python.
+    """
+    file.parent.mkdir(PRIVATE_FOLDER, exist_ok=True)
+    with (
+        drafted(file, lasting=True) as draft,
+        opened(draft) as stream,
+        ZipFile(stream, "w") as archive,  # numpy's own writer depends on the version of Python
+    ):
+        for name, values in arrays.items():
+            member = BytesIO()
+            np.lib.format.write_array(member, np.asarray(values), allow_pickle=False)
+            archive.writestr(ZipInfo(f"{name}.npy"), member.getvalue())
+    settle(file.parent)
 
 
 def _group(kind: Tested, model: str) -> str:

@@ -22,6 +22,7 @@ from fedskd_sim.errors import (
     ReaderFailed,
     ScenarioError,
 )
+from fedskd_sim.learning.canaries import counted
 from fedskd_sim.learning.data import facts
 from fedskd_sim.learning.distillation.arrangements import LEAST_MASS
 from fedskd_sim.learning.networks.models import Outline, outline
@@ -270,7 +271,7 @@ def require_facts(scenario: Scenario, name: str, folder: Path | None) -> Facts:
     found = facts(scenario.hospital(name).data, name, scenario.seed, folder)
     if found is None:
         raise no_data(name, ("data",))
-    return found
+    return counted(found, scenario, name) if scenario.audit else found
 
 
 def pixel_grid(scenario: Scenario, shape: ImageShape) -> tuple[int, ...] | None:

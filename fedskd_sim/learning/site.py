@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
+from fedskd_sim.learning.canaries import plant
 from fedskd_sim.learning.comparable import pixel_grid, require_facts, shape_of
 from fedskd_sim.learning.data import (
     HospitalData,
@@ -146,7 +147,8 @@ class Site:
 
     def _load(self, name: str) -> HospitalData:
         share = self.share / (len(self.scenario.members) if self.scenario.pools else 1)
-        return load(self.scenario, name, self.context.data_folder, self.device, share)
+        found = load(self.scenario, name, self.context.data_folder, self.device, share)
+        return plant(found, self.scenario, name) if self.scenario.audit else found
 
     def validation_of(self, name: str) -> Samples:
         """Return the validation data of any hospital. It is an instrument of the simulation: an

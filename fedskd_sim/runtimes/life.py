@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from fedskd_sim import __version__, clock
 from fedskd_sim.custody.archive import FOLDER, GIB, SessionArchive
@@ -424,6 +424,10 @@ def save_results(context: LearnerContext, learner: Learner, folder: Path) -> Non
         learner.site.save_answers(folder)
     if context.host in context.scenario.held_out:
         return
+    if context.scenario.audit:
+        from fedskd_sim.learning.audited import Auditing  # noqa: PLC0415 - few runs are
+
+        cast("Auditing", learner).save_losses(folder)
     about = {
         "scenario": context.scenario.name,
         "hospital": context.host,

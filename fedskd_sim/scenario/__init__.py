@@ -74,7 +74,7 @@ from fedskd_sim.scenario.schema import (
 )
 from fedskd_sim.scenario.shipped import begin, find, scenarios
 from fedskd_sim.scenario.tables import Heart, TableFile
-from fedskd_sim.scenario.training import Instruments, Prediction, Training
+from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Training
 from fedskd_sim.scenario.valid import ValidParts
 
 __all__ = [
@@ -90,6 +90,7 @@ __all__ = [
     "AllReduceKeys",
     "Architecture",
     "Asked",
+    "Audit",
     "AveragingKeys",
     "Circulation",
     "CirculationKeys",

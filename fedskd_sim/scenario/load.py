@@ -333,6 +333,14 @@ def _contradictions(rest: ValidParts, document: Document) -> Iterator[FedskdErro
     yield from spaces_differ(known)
 
 
+def _unfit_for_audit(scenario: Scenario) -> Iterator[FedskdError]:
+    """Find an algorithm of which an audit has nothing to say."""
+    if not scenario.learns or scenario.pools:
+        why = "puts all data into one place" if scenario.pools else "learns nothing"
+        text = f"{scenario.algorithm.name!r} {why}: nothing can be audited"
+        yield InvalidValue(text, key=("audit",), fix="remove it, or choose another algorithm")
+
+
 def _idle(rest: ValidParts) -> Iterator[FedskdError]:
     """Find what has no meaning beside other keys, or no room."""
     scenario, network = rest.scenario, rest.scenario.network
@@ -347,6 +355,8 @@ def _idle(rest: ValidParts) -> Iterator[FedskdError]:
         yield InvalidValue(
             message, key=("prediction",), fix="remove it, or choose another algorithm"
         )
+    if scenario.audit and not rest.lacks("audit") and not rest.lacks("algorithm", "name"):
+        yield from _unfit_for_audit(scenario)
     stays = [one.buffers for one in map(scenario.architecture, scenario.members)]
     averages = scenario.prediction.keeps_averaged
     if averages and "stay" in stays and not rest.lacks("prediction"):

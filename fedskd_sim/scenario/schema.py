@@ -24,7 +24,7 @@ from fedskd_sim.scenario.part import (
     SomeSeconds,
     with_a_name,
 )
-from fedskd_sim.scenario.training import Instruments, Prediction, Training
+from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
@@ -206,6 +206,9 @@ class Scenario(Part):
     """What a hospital uses in the end."""
     instruments: Instruments = Instruments()
     """What is measured besides."""
+    audit: Audit | None = None
+    """What is kept, and planted, so that ``fedskd-sim audit`` can tell what the run reveals; null:
+    nothing."""
     variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
     """What ``fedskd-sim compare`` can compare by these names; ``launch`` takes no notice."""
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = {}

@@ -238,6 +238,19 @@ class Instruments(Part):
     room for all, it is drawn which are kept. 0: none. It holds models of all hospitals."""
 
 
+class Audit(Part):
+    """What ``fedskd-sim audit RUN`` needs of a run. Accuracies of a run with canaries are not the
+    method's.
+    """
+
+    canaries: Annotated[int, Field(ge=0, le=100_000)] = 60
+    """Samples made for each hospital, of which about half are trained on, by coins of the seed.
+    They give a lower bound of epsilon; 0: members and outsiders alone, and nothing is changed."""
+    kind: Literal["shuffled"] = "shuffled"
+    """shuffled: training samples of the hospital with their entries in another order, and a label
+    that is drawn."""
+
+
 class Prediction(Part):
     """What a hospital uses in the end; it can be added to any algorithm."""
 

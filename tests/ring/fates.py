@@ -45,7 +45,10 @@ ALGORITHMS = {
     "FedAvg": ("{name: fedavg, rounds: 2, architecture: cnn-plain}", "{}"),
     "FML": ("{name: fml, rounds: 2, architecture: cnn-plain}", "{}"),
     "FedProto": ("{name: fedproto, rounds: 2}", "{}"),
-    "cyclic": ("{name: cyclic, rounds: 2}", "{ensemble: true}"),
+    "cyclic, audited": (
+        "{name: cyclic, rounds: 2}",
+        "{ensemble: true}\naudit: {canaries: 8}",
+    ),
 }
 Death = tuple[str, str, int, str]
 """A hospital, a point, at the how-manieth time in one life, and what happens there: "kill" or
@@ -64,7 +67,7 @@ def scenario(algorithm: str) -> str:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Give everything that must not depend on what happened, by file."""
-    kinds = ("records", "weights", "predictions", "samples")
+    kinds = ("records", "weights", "predictions", "samples", "audit")
     return {
         f"{kind}/{file.name}": file.read_bytes()
         for kind in kinds

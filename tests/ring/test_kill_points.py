@@ -37,7 +37,7 @@ PLANS = {
         "h2 after_save 4",
     ),
     "FedProto": ("h0 received_not_delivered 1", "h1 after_send 2", "h2 goodbye 1"),
-    "cyclic": ("h0 departing 1", "h2 departing 2"),
+    "cyclic, audited": ("h0 departing 1", "h2 departing 2"),
 }
 """By algorithm: who dies where, at the how-manieth time in one life; who is named twice at one
 point dies there twice."""

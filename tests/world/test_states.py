@@ -46,8 +46,10 @@ algorithm: {{{algorithm}}}
 training: {{epochs: 1, warmup_epochs: 1, batch_size: 8}}
 prediction: {{{prediction}}}
 instruments: {{{instruments}}}
+{audit}
 timeouts: {{register: 1000000, hop: 1000000, acknowledgement: 1000000, goodbye: 1000000}}
 """
+AUDIT = "audit: {canaries: 6}"
 HELD_OUT = "  - {name: out, architecture: cnn-plain, held_out: true}"
 COMMON = "architecture: {name: cnn-plain, options: {width: 4, norm: batch}}"
 RUNS = {
@@ -66,6 +68,12 @@ RUNS = {
         "model: averaged, ensemble: true",
         "",
     ),
+    "audited": (
+        "name: fedskd, similarity: {region_grid: 2}, preset: traveller-first, rounds: 2",
+        "model: averaged, ensemble: true",
+        "",
+    ),
+    "audited_fedavg": (f"name: fedavg, rounds: 2, {COMMON}", "", ""),
     "own_start": (
         (
             "name: fedskd, similarity: {region_grid: 2}, rounds: 2, resident_every: 3, "
@@ -118,6 +126,7 @@ def scenario_of(name: str) -> Scenario:
                 prediction=prediction,
                 instruments=instruments,
                 held_out=held_out,
+                audit=AUDIT if name.startswith("audited") else "",
             )
         )
         return load(path).scenario
@@ -283,7 +292,7 @@ def undisturbed(name: str) -> tuple[dict[str, bytes], set[str]]:
 @pytest.mark.parametrize("name", few_of(RUNS, 6))
 def test_learners_that_die_at_every_step_end_alike(name: str) -> None:
     """Killed before every step and in between, hospitals go on from their state to the same
-    records, weights and predictions.
+    records, weights, predictions and losses.
     """
     weather = Deaths(sampled=8)
     found, (wanted, _) = outcome(lived(name, weather)), undisturbed(name)
@@ -301,7 +310,7 @@ FORGOTTEN = {
     "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
     "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
     "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto", "previous": "moon",
-    "peak": "dfml",
+    "peak": "dfml", "audit": "audited",
     "control": "scaffold", "mean_control": "scaffold", "gathered": "scaffold",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""

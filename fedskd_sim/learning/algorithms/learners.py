@@ -27,8 +27,8 @@ offer others, this one too: see `fedskd_sim.methods`."""
 
 
 def make(context: LearnerContext) -> Learner:
-    """Make the learner of the scenario's algorithm, with what its prediction adds; only the
-    modules it needs are imported.
+    """Make the learner of the scenario's algorithm, with what its prediction and audit
+    add; only the modules it needs are imported.
 
     Raises:
         InvalidValue: code of the user's own cannot be imported or has no such algorithm, or data
@@ -51,6 +51,9 @@ def make(context: LearnerContext) -> Learner:
         module, _, name = _LEARNERS[algorithm.name].partition(".")
         learner = getattr(import_module(f"{__package__}.{module}"), name)
         made = learner(import_module("fedskd_sim.learning.site").Site(context), algorithm)
+    inner = made
     if scenario.prediction != Prediction():
         made = import_module("fedskd_sim.learning.prediction").Predicting(made, context)
+    if scenario.audit and context.host in scenario.members:
+        made = import_module("fedskd_sim.learning.audited").Auditing(made, inner, context)
     return cast("Learner", made)

@@ -1,0 +1,1 @@
+"""Privacy in numbers: what a run reveals of those that it was trained on."""
