@@ -47,6 +47,7 @@ MENU: Mapping[str, list[str]] = {
         "clusters",
         "gpus",
         "observing",
+        "audit",
         "troubleshooting",
     ],
     "Reference": [

@@ -90,16 +90,13 @@ class ExpectedRecords:
         """Return the record whose digest is that of the own model as it sets out in a round; None
         where no record tells.
 
-        A share of a sum, a model whose averaged weights go along, a traveller that is kept apart
-        from the home model and a personal model have no such record, nor has the home model once
-        it was trained beside a visitor.
+        A share of a sum, a traveller that is kept apart from the home model and a personal model
+        have no such record, nor has the home model once it was trained beside a visitor.
         """
         before = self.program.at(self.departures[round_] - 1)
         last = round_ == self.topology.evaluation_round
         prediction, algorithm = self.scenario.prediction, self.scenario.algorithm
-        if prediction.keeps_averaged or (
-            last and (prediction.ensemble or prediction.model != "reconciled")
-        ):
+        if last and (prediction.ensemble or prediction.model != "reconciled"):
             return None
         if last and algorithm.personal:
             return None
@@ -385,7 +382,6 @@ def with_expected_digests(entry: FoundRecord, expected: ExpectedRecords) -> None
     taken = (
         record.outcome == "passed"
         and record.kind == "homecoming"
-        and not expected.scenario.prediction.keeps_averaged
         and expected.scenario.algorithm.base_sessions  # others may keep another model
     )
     if (taken or expected.passes_on(record)) and record.digest_in != record.digest_out:

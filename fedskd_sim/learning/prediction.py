@@ -2,16 +2,18 @@
 models, logit adjustment.
 
 The averaged weights of a model are a mean over its own snapshots. They start as the model after
-warm-up and, after the model's i-th stop, become m + w_i (v - m) with w_i = max(averaging_weight, 1
-/ (i + 1)). Where nothing warms up (FedAvg, FedProx) they start as the first average, and i counts
-the averages after it. They are never trained and never mixed with another model.
+warm-up and, with its i-th snapshot v, become m + w_i (v - m) with w_i = max(averaging_weight, 1 /
+(i + 1)). A traveller's snapshots are taken at home alone: as it comes back, and as its session
+there leaves it. They are never sent before the evaluation, for whoever gets a model and its mean
+can compute what the model was before. Where nothing warms up (FedAvg, FedProx) they start as the
+first average, and i counts the averages after it. They are never trained and never mixed with
+another model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -30,7 +32,7 @@ from fedskd_sim.messages import Buffer, Forms, Spec, Weights, size
 from fedskd_sim.records import Measure
 from fedskd_sim.ring.topology import Stop
 
-AVERAGED, LAST = "slow/", "last/"
+LAST = "last/"
 """What the tensors of a second set of weights are called on their way: digests in records are taken
 over these names."""
 ENSEMBLE = "ensemble/"
@@ -43,14 +45,14 @@ class Inner(Sited, Learner, Protocol):
 
 
 class Predicting:
-    """A learner around another one; what travels in training rounds is the other's weights and,
-    if kept, the averaged weights.
-    """
+    """A learner around another one; what travels in training rounds is the other's weights."""
 
     def __init__(self, inner: Inner, context: LearnerContext) -> None:
-        """Add the forms in which averaged weights and finished models travel."""
+        """Add the form in which finished models travel."""
         self._inner, self.site, self._settings = inner, inner.site, context.scenario.prediction
         self._topology = context.topology
+        circulating = self._topology.pattern == "circulation"
+        self._weight = self._settings.least_weight(circulating=circulating)
         self._warms_up = context.scenario.algorithm.warms_up
         self._keeps_last = self._settings.ensemble or self._settings.model in ("last", "mix")
         self.expected: Mapping[str, Forms] = {
@@ -78,16 +80,9 @@ class Predicting:
         return session
 
     def depart(self, round_: int) -> Weights:
-        """Return the other's traveller with its averaged weights; for the evaluation, what this
-        hospital predicts with.
-        """
+        """Return the other's traveller; for the evaluation, what this hospital predicts with."""
         if round_ <= self._topology.rounds:
-            weights = self._inner.depart(round_)
-            return (
-                join(weights, AVERAGED, self._averaged)
-                if self._averaged and self._topology.pattern == "circulation"
-                else weights
-            )
+            return self._inner.depart(round_)
         self.site.settle()
         chosen = self._decide()
         shown = self._inner.depart(round_) if self._settings.model == "reconciled" else chosen
@@ -97,35 +92,23 @@ class Predicting:
         return shown
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
-        """Train the other with a visitor, whose averaged weights then follow it."""
-        current, averaged = split(arriving, AVERAGED)
-        session = self._inner.visit(stop, current)
-        if averaged:
-            return replace(
-                session,
-                weights=join(
-                    session.weights,
-                    AVERAGED,
-                    self._follow(averaged, session.weights, self._count(stop)),
-                ),
-            )
+        """Train the other with a visitor, or add to its sum."""
+        session = self._inner.visit(stop, arriving)
         if stop.kind == "gather" and stop.hop == self._topology.hops(stop.round)[-1]:
             self._on_snapshot(self._inner.results()[""], stop.round)
         return session
 
     def homecome(self, stop: Stop, arriving: Weights) -> Session:
-        """Take the traveller home as the algorithm inside does, and the averaged weights that came
-        along.
+        """Take the traveller home as the algorithm inside does, and into the mean as it came and as
+        its session left it.
         """
-        current, averaged = split(arriving, AVERAGED)
-        session = self._inner.homecome(stop, current)
+        came = copy_of(arriving) if self._settings.keeps_averaged else {}
+        session = self._inner.homecome(stop, arriving)
         self._last = session.returned if self._keeps_last else None
-        if averaged:
-            self._averaged = (
-                self._follow(averaged, session.returned, self._count(stop))
-                if session.returned
-                else copy_of(averaged)
-            )
+        if came:
+            snapshots = [came, session.returned] if session.returned else [came]
+            for place, weights in enumerate(snapshots, 1):
+                self._on_snapshot(weights, len(snapshots) * (stop.round - 1) + place)
         return session
 
     def assess(self) -> Measures:
@@ -153,9 +136,7 @@ class Predicting:
         it travels in training rounds: nobody has chosen for it.
         """
         shown, finished = split(arriving, LAST)
-        current, averaged = split(shown, AVERAGED)
-        by_average = averaged and self._settings.model == "averaged"
-        return averaged if by_average else current, finished or current
+        return shown, finished or shown
 
     def ensemble(self) -> Measures | None:
         """Average the probabilities of all finished models: p = (1/K) sum_k softmax(f_k(x))."""
@@ -200,26 +181,18 @@ class Predicting:
         self._ensemble = {name.removeprefix(ENSEMBLE): weights for name, weights in kept.items()}
 
     def _forms(self, forms: Forms) -> Forms:
-        added = ((AVERAGED,) if self._settings.keeps_averaged else ()) + (
-            (LAST,) if self._settings.ensemble else ()
-        )
-        return forms + tuple(_with(forms[0], prefix) for prefix in added)
-
-    def _count(self, stop: Stop) -> int:
-        return (stop.round - 1) * (
-            len(self._topology.hops(1)) - (self._topology.schedule.mode == "sequential")
-        ) + stop.hop
+        return (*forms, _with(forms[0], LAST)) if self._settings.ensemble else forms
 
     def _follow(self, averaged: Weights, current: Weights, count: int) -> Weights:
-        weight = max(self._settings.averaging_weight, 1 / (count + 1))
+        weight = max(self._weight, 1 / (count + 1))
         return {name: _move(averaged[name], buffer, weight) for name, buffer in current.items()}
 
-    def _on_snapshot(self, weights: Weights, round_: int) -> None:
-        """Take the model of a round in; where there was no warm-up, that of the first is the
-        first.
+    def _on_snapshot(self, weights: Weights, number: int) -> None:
+        """Take a snapshot into the mean; the first one of all where there was no warm-up begins
+        it.
         """
         if self._averaged:
-            count = round_ if self._warms_up else round_ - 1
+            count = number if self._warms_up else number - 1
             self._averaged = self._follow(self._averaged, weights, count)
         elif self._settings.keeps_averaged:
             self._averaged = copy_of(weights)

@@ -148,7 +148,8 @@ def _of_algorithm(scenario: Scenario) -> Found:
 def _of_measuring(scenario: Scenario) -> Found:
     algorithm, prediction = scenario.algorithm, scenario.prediction
     how = scenario.circulating
-    travels = scenario.learns and algorithm.pattern == "circulation"
+    circulates = algorithm.pattern == "circulation"
+    travels = scenario.learns and circulates
     if not travels:
         for key in ("changes", "probe"):
             why = f"it is measured where models circulate, and with {algorithm.name!r} none does"
@@ -163,7 +164,8 @@ def _of_measuring(scenario: Scenario) -> Found:
         why = f"no weights are averaged with prediction.model {prediction.model}"
         yield "prediction.averaging_weight", why
     elif (fewest := _smallest_share(scenario)) >= max(
-        prediction.averaging_weight, Prediction().averaging_weight
+        prediction.least_weight(circulating=circulates),
+        Prediction().least_weight(circulating=circulates),
     ):
         why = f"in so few rounds the newest snapshot has {fewest:.2g} or more"
         yield "prediction.averaging_weight", why
@@ -171,12 +173,10 @@ def _of_measuring(scenario: Scenario) -> Found:
 
 def _smallest_share(scenario: Scenario) -> float:
     """Return the smallest weight that a snapshot has if nothing but their number says it."""
-    algorithm, hops = scenario.algorithm, 1
+    algorithm, snapshots = scenario.algorithm, 1
     if scenario.learns and algorithm.pattern == "circulation":
-        others = len(scenario.members) - 1
-        hops = min(scenario.schedule.visits or others, others)
-        hops += scenario.schedule.mode == "parallel"
-    return 1 / (algorithm.rounds * hops + 1)
+        snapshots += scenario.schedule.mode == "parallel"
+    return 1 / (algorithm.rounds * snapshots + 1)
 
 
 def _of_similarity(scenario: Scenario) -> Found:

@@ -35,6 +35,7 @@ PATTERNS = {
 }
 """What the patterns of this schema ask for, in words."""
 MOST_TOLD = 6
+CANARIES = "trained with canaries ({} for each hospital), not the method's accuracy"
 """Faults and links that are told wherever a run is shown; its page has all."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -300,7 +301,9 @@ class Scenario(Part):
     @property
     def disturbed(self) -> str:
         """Describe what disturbs a run on purpose, the first of it; nothing where nothing does."""
-        words = [fault.words for fault in self.faults]
+        planted = self.audit.canaries if self.audit else 0
+        words = [CANARIES.format(planted)] * bool(planted)
+        words += [fault.words for fault in self.faults]
         words += [f"links: {link.words}" for link in self.links]
         if not words:
             return ""

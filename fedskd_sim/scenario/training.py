@@ -256,11 +256,12 @@ class Prediction(Part):
 
     model: Literal["reconciled", "last", "averaged", "mix"] = "reconciled"
     """``reconciled``: the home model of the algorithm. ``last``: its traveller as it came home.
-    ``averaged``: the mean of the model's own snapshots, which travels along and doubles the bytes.
-    ``mix``: halfway between ``last`` and ``averaged``."""
-    averaging_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
+    ``averaged``: the mean of the model's own snapshots, taken at home and sent to nobody before the
+    end. ``mix``: halfway between ``last`` and ``averaged``."""
+    averaging_weight: Annotated[float, Field(gt=0, le=1)] | None = None
     """Smallest weight of the newest snapshot in the averaged weights: after i snapshots
-    max(averaging_weight, 1 / (i + 1))."""
+    max(averaging_weight, 1 / (i + 1)). null: 0.5 for models that circulate, which have two
+    snapshots in a round, and 0.3 for others."""
     ensemble: bool = False
     """Every hospital keeps the finished models of all and averages their predicted probabilities:
     K-fold storage and inference, and the other hospitals' final weights stay with everybody."""
@@ -270,5 +271,9 @@ class Prediction(Part):
 
     @property
     def keeps_averaged(self) -> bool:
-        """Return whether averaged weights travel along."""
+        """Return whether averaged weights are kept."""
         return self.model in ("averaged", "mix")
+
+    def least_weight(self, *, circulating: bool) -> float:
+        """Return the smallest weight of the newest snapshot, of a model that circulates or not."""
+        return self.averaging_weight or (0.5 if circulating else 0.3)

@@ -80,7 +80,7 @@ faults: [{hospital: b, what: leave, round: 2}]
 def test_a_model_without_a_home_is_tested_as_the_scenario_wants(
     scenario_file: Callable, run: Callable
 ) -> None:
-    """By its averaged weights, which travel with it, and as one of the ensemble."""
+    """As it travels, for its averaged weights never left its home, and as one of the ensemble."""
     folder = run(scenario_file(LEARNING))
     records = read_records(folder)
     (asked,) = {one.measures["models"].mean for one in records if one.kind == "ensemble"}

@@ -88,6 +88,17 @@ def test_an_audit_tells_who_can_tell_what(
         assert words in shown
 
 
+def test_accuracies_of_a_run_with_canaries_are_marked_first(
+    scenario_file: Callable, run: Callable, inside: Called
+) -> None:
+    """The report's first line says that they are not the method's; without canaries they are."""
+    marked = "Disturbed on purpose: trained with canaries (40 for each hospital), not the method's"
+    for more, shown in ((AUDIT, True), ("audit: {canaries: 0}\n", False)):
+        told = inside("report", run(scenario_file(TEXT + more))).stdout
+        assert told.startswith(marked) == shown
+        assert ("not the method's" in told) == shown
+
+
 def test_a_run_that_kept_nothing_says_which_key_does(
     scenario_file: Callable, run: Callable, inside: Called, tmp_path: Path
 ) -> None:
