@@ -110,6 +110,12 @@ def audit(run: Path, scenario: Scenario) -> Audited:
     return Audited(scenario, kept, tuple(together), tuple(single), named, claims)
 
 
+def audited(run: Path, scenario: Scenario) -> Audited | None:
+    """Audit a run folder if it has kept losses; raises as `audit` for a damaged file."""
+    kept = any(file_of(run, name).is_file() for name in scenario.members)
+    return audit(run, scenario) if kept else None
+
+
 def file_of(run: Path, host: str) -> Path:
     """Return where a hospital's losses are."""
     return run / FOLDER / f"{host}.npz"
@@ -245,6 +251,11 @@ def lines(found: Audited) -> Iterator[str]:
     )
     yield from ("", "Every hospital:", "", *table(found, found.single).lines(), "")
     yield "A blank rate would be less than one outsider. Bounds hold with 95 % each, uncorrected."
+    yield from sentences(found)
+
+
+def sentences(found: Audited) -> Iterator[str]:
+    """Say how often answers name a patient's hospital."""
     for what, one in found.sites.items():
         yield (
             f"The answers of {what} name the hospital of {one.right:.0%} of {one.patients:,} "

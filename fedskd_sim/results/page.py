@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedskd_sim.observe.words import amount
-from fedskd_sim.results import patientpictures, patients, pictures, samples, timeline, waypictures
+from fedskd_sim.results import (
+    audit,
+    patientpictures,
+    patients,
+    pictures,
+    samples,
+    timeline,
+    waypictures,
+)
 from fedskd_sim.results.account import Account
 from fedskd_sim.results.lamport import Course
 from fedskd_sim.results.rows import Column, Table, percent
@@ -74,7 +82,7 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, size=amount)
+    found.filters.update(percent=percent, size=amount, sentences=audit.sentences)
     found.globals.update(palette=PALETTE)
     return found
 
@@ -88,6 +96,9 @@ def _tables(summary: Summary) -> dict[str, list[Table]]:
     if summary.patients:
         found["models"] = [patients.of_models(summary.patients)]
         found["classes"] = [patients.of_classes(summary.patients)]
+    if revealed := summary.reveals:
+        found["reveals"] = [audit.table(revealed, revealed.pooled)]
+        found["each"] = [audit.table(revealed, revealed.single), audit.sight_table(revealed)]
     return found
 
 

@@ -14,6 +14,7 @@ from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.observe.words import legible
 from fedskd_sim.records.files import read_counts, stream_records, stream_timings, torn
 from fedskd_sim.results.account import Account, Troubles
+from fedskd_sim.results.audit import audited
 from fedskd_sim.results.gathered import Gathered
 from fedskd_sim.results.lamport import Course, Journeys
 from fedskd_sim.results.notes import rarest_classes
@@ -118,6 +119,7 @@ def _summary(
     summary = replace(
         summary_of(found, rarest_classes(run)), samples=tuple(counts), disturbed=disturbed
     )
+    summary = replace(summary, reveals=audited(run, account.scenario)) if account else summary
     cut = torn(run)
     patients = assess(run, found.kept, hospitals, held_out, cut)
     if patients:

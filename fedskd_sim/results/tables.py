@@ -15,6 +15,7 @@ from typing import Any
 
 from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import NOTHING, Record, SampleCounts
+from fedskd_sim.results.audit import Audited
 from fedskd_sim.results.gathered import Counts, Gathered, Way, most_steps
 from fedskd_sim.results.memory import Remembered, assess_memory
 from fedskd_sim.results.notes import Basis, bases, ensemble, mean, notes, together, unseen
@@ -85,6 +86,8 @@ class Summary:
     """What is known of single patients; None where the run has no predictions."""
     disturbed: str = ""
     """What disturbed the run on purpose; empty where nothing did, or nobody knows."""
+    reveals: Audited | None = None
+    """What an audit finds; None where the run has kept nothing for one."""
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:

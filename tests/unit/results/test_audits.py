@@ -91,10 +91,17 @@ def test_an_audit_tells_who_can_tell_what(
 def test_accuracies_of_a_run_with_canaries_are_marked_first(
     scenario_file: Callable, run: Callable, inside: Called
 ) -> None:
-    """The report's first line says that they are not the method's; without canaries they are."""
+    """The report's first line says that they are not the method's; without canaries they are. Its
+    page shows what the run reveals.
+    """
     marked = "Disturbed on purpose: trained with canaries (40 for each hospital), not the method's"
     for more, shown in ((AUDIT, True), ("audit: {canaries: 0}\n", False)):
-        told = inside("report", run(scenario_file(TEXT + more))).stdout
+        folder = run(scenario_file(TEXT + more))
+        told = inside("report", folder).stdout
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert "What this run reveals" in page
+        assert ">two neighbours, last visitor<" in page
+        assert "name the hospital of" in page
         assert told.startswith(marked) == shown
         assert ("not the method's" in told) == shown
 
@@ -103,7 +110,10 @@ def test_a_run_that_kept_nothing_says_which_key_does(
     scenario_file: Callable, run: Callable, inside: Called, tmp_path: Path
 ) -> None:
     """The error names the key, and no folder is no run."""
-    done = inside("audit", run(scenario_file(TEXT)))
+    folder = run(scenario_file(TEXT))
+    assert inside("report", folder).returncode == 0
+    assert "What this run reveals" not in (folder / "report.html").read_text(encoding="utf-8")
+    done = inside("audit", folder)
     assert done.returncode == RunUnreadable.exit_code
     assert "has kept no losses" in done.stderr
     assert "--set 'audit={canaries: 60}'" in done.stderr
