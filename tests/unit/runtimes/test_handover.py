@@ -182,6 +182,7 @@ def test_results_are_of_every_kind(run: Path, served: Served, tmp_path: Path) ->
         "logs/a.jsonl": b"{}\n{}\n", "weights/a.safetensors": b"w" * 5_000_000,
         "weights/a.ensemble.b.safetensors": b"e", "hops/a/visit-1-1-b.json": b"{}",
         "hops/a/0123": b"", "metrics/a.prom": b"m", "predictions/a.npz": b"p",
+        "audit/a.npz": b"l",
     }  # fmt: skip
     others = {"weights/b.safetensors": b"w", "hops/b/x": b"x", "weights/a.x.draft": b"d"}
     for name, data in {**mine, **others}.items():
@@ -192,7 +193,8 @@ def test_results_are_of_every_kind(run: Path, served: Served, tmp_path: Path) ->
     client, came = served(run), tmp_path / "came"
     client.fetch(RESULTS_PATH, "a", came)
     assert files(came) == {**mine, "records/a.jsonl": b"records of a\n"}
-    assert (came / "weights" / "a.safetensors").stat().st_mode & 0o777 == 0o600
+    for name in ("weights/a.safetensors", "audit/a.npz"):
+        assert (came / name).stat().st_mode & 0o777 == 0o600
     assert not (run / FETCHED).exists()
     client.tell(FETCHED_PATH)
     assert (run / FETCHED).exists()
