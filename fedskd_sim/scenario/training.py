@@ -230,8 +230,8 @@ class Instruments(Part):
     the test data."""
     predictions: Annotated[Literal[False, "anonymous", "named"], KEPT] = "anonymous"
     """What every model that the evaluation round tests says of every patient of its host, in one
-    file per hospital. anonymous: patients are rows of the hospital's own data; named: ids of the
-    source. The file stays in the run folder; the report reads it. false: none."""
+    file per hospital. ``anonymous``: a patient is a row of the hospital's own data. ``named``: an id
+    of the source. ``false``: no file. The file stays in the run folder; the report reads it."""
     keep_hops: NonNegative = 0.0
     """GiB in the run folder, for all hospitals together, in which sessions are kept as they were
     before and after. ``fedskd-sim verify RUN --replay N`` can execute them again. Where there is no
@@ -259,8 +259,8 @@ class Prediction(Part):
     ``averaged``: the mean of the model's own snapshots, taken at home and sent to nobody before the
     end. ``mix``: halfway between ``last`` and ``averaged``."""
     averaging_weight: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Smallest weight of the newest snapshot in the averaged weights: after i snapshots
-    max(averaging_weight, 1 / (i + 1)). null: 0.5 for models that circulate, which have two
+    """Smallest weight of the newest snapshot in the averaged weights. After i snapshots the weight
+    is max(averaging_weight, 1 / (i + 1)). ``null``: 0.5 for models that circulate, which have two
     snapshots in a round, and 0.3 for others."""
     ensemble: bool = False
     """Every hospital keeps the finished models of all and averages their predicted probabilities:
