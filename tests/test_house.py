@@ -38,6 +38,7 @@ HOMES = {
     "safetensors": ["learning/", "custody/verify.py"],
     "PIL": ["datasets/imagefiles.py"],
     "numpy": ["learning/", "datasets/", "privacy/", "results/"],
+    "dp_accounting": ["privacy/accountant.py"],
     "scipy": ["results/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],
@@ -62,6 +63,8 @@ REMEMBERED = {
     "observe/events.py:_forms",
     "records/files.py:_forms",
     "scenario/packages.py:_offers",  # as long as nothing is installed or removed
+    "privacy/accountant.py:_composed",  # the same numbers spend the same
+    "privacy/accountant.py:_losses",
     "runtimes/forkserver.py:private_folder",  # one for all runs that this process launches
     "transport/chunks.py:_cut",  # of few architectures
 }

@@ -208,6 +208,10 @@ def _of_samples(
     training = [one for one in counts if one.host not in scenario.held_out]
     yield from samples.lines(counts)
     yield from samples.short_passes(training, scenario.training.batch_size)
+    if known and any(hospital.privacy for hospital in scenario.hospitals):
+        from fedskd_sim.learning import guarded  # noqa: PLC0415 - needs PyTorch
+
+        yield from guarded.lines(scenario, known)
 
 
 @main.command()

@@ -43,6 +43,7 @@ from fedskd_sim.custody.expected import (
 from fedskd_sim.custody.seal import SealBreak
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
 from fedskd_sim.messages import Buffer, Weights, digest
+from fedskd_sim.privacy.accountant import Statement
 from fedskd_sim.records import Record, SampleCounts
 from fedskd_sim.records.files import parse_record, read_counts
 from fedskd_sim.ring.routes import Routes
@@ -201,6 +202,8 @@ class Verdict(NamedTuple):
     """Hospitals without which it went on until a round."""
     torn: tuple[str, ...] = ()
     """Hospitals that have not finished and whose last line of records has no end."""
+    uncounted: tuple[str, ...] = ()
+    """Private hospitals whose epsilon was not computed anew: there is no accountant here."""
 
     def __str__(self) -> str:
         """Describe it in one line."""
@@ -222,6 +225,9 @@ class Verdict(NamedTuple):
             if self.torn
             else ""
         )
+        if self.uncounted:
+            cut += f"; epsilon of {', '.join(self.uncounted)} was not computed anew: "
+            cut += "dp_accounting is not installed"
         return f"{far}{without}: {proven}, {self.weights} files of weights{rest}{sealed}{cut}"
 
 
@@ -286,6 +292,7 @@ class _Proof:
             name: KeptRecords(expected, self._file(name))
             for name, expected in self.expected.items()
         }
+        self.spent = {name: Statement(scenario, name) for name in self.expected}
         self.torn: dict[str, tuple[int, Where]] = {}
         """Hospitals that have not finished and whose last line has no end: which step it is of."""
         self.counts: dict[str, SampleCounts] = {}
@@ -313,6 +320,7 @@ class _Proof:
             lost=lost,
             back=back,
             torn=tuple(self.torn),
+            uncounted=tuple(name for name, one in self.spent.items() if one.uncounted),
         )
 
     def strangers(self) -> Iterator[SealBreak]:
@@ -360,6 +368,8 @@ class _Proof:
                     of_this_run(entry, self.scenario, self.routes)
                     with_expected_digests(entry, expected)
                     in_itself(entry, self.scenario, self.counts)
+                    if wrong := self.spent[name].wrong(record):
+                        raise broken(f"altered: {position_of(record)} {wrong}", where)
                 except ChainBroken as error:
                     yield when, error
                     break

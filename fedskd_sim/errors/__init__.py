@@ -47,6 +47,7 @@ FedskdError                         exit code
 +-- CustodyForeign                  61  what was kept is not of this run, program or data
 +-- LibraryMissing                  62  a library that is optional is not installed
 +-- CodeDiffers                     63  hospitals compute with different code
++-- BudgetSpent                     64  a private hospital has spent its privacy
 `-- BoundExceeded                   65  an audit refutes what a hospital claims of its privacy
 
 0 is success, 1 a bug, 2 wrong use of the command line, 130 an interrupt. Numbers are never reused.
@@ -63,6 +64,7 @@ from fedskd_sim.errors.run import (
     AcknowledgementTimeout,
     BadMessage,
     BoundExceeded,
+    BudgetSpent,
     CanaryFailed,
     ChainBroken,
     ChartNotInstallable,
@@ -117,6 +119,7 @@ __all__ = [
     "ArchitecturesDiffer",
     "BadMessage",
     "BoundExceeded",
+    "BudgetSpent",
     "CanaryFailed",
     "ChainBroken",
     "ChartNotInstallable",

@@ -114,6 +114,12 @@ class CodeDiffers(FedskdError):
     exit_code = 63
 
 
+class BudgetSpent(FedskdError):
+    """A private hospital has spent what it may of its patients' privacy, and the run is to end."""
+
+    exit_code = 64
+
+
 class BoundExceeded(FedskdError):
     """An audit shows that a hospital is less private than it claims."""
 
@@ -137,7 +143,7 @@ class LibraryMissing(FedskdError):
 EXTRAS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("torch", "torchvision", "nibabel", "PIL"), "learning")
     | dict.fromkeys(("kubernetes", "urllib3", "websocket"), "cluster")
-    | {"pyarrow": "export", "pydicom": "dicom"}
+    | {"pyarrow": "export", "pydicom": "dicom", "dp_accounting": "privacy"}
 )
 """Which extra of this project installs a library that the core does without."""
 OF_POSIX = ("fcntl", "resource")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from fedskd_sim import clock
 from fedskd_sim.learning.receive_buffers import ReceiveBuffers
 from fedskd_sim.messages import Forms, Weights
-from fedskd_sim.records import Measure, SampleCounts, StepOutcome
+from fedskd_sim.records import Measure, PrivateNumber, SampleCounts, StepOutcome
 from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import OwnCode, Scenario
 
@@ -42,6 +42,8 @@ class Session:
     """After a homecoming: the traveller as its session left it, before reconciliation."""
     early: bool = False
     """It ended before its budget was spent. The rest of the budget is not spent later."""
+    private: Mapping[PrivateNumber, int | float | None] = field(default_factory=dict)
+    """Of a private hospital: what the record says of it, see `fedskd_sim.records.Record`."""
 
 
 class LearnerState(NamedTuple):

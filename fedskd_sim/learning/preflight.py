@@ -80,8 +80,17 @@ def find_problems(
             yield from () if wrong else _architecture(scenario, chosen, place, found, held)
             yield from () if doubtful else compare(index, hospital, found, known)
     yield from _algorithm(scenario, known[0][1] if known else None, held)
-    yield from () if doubtful else _common(scenario)
+    yield from () if doubtful else _together(scenario, [one for _, one in known])
     yield from find_missing_devices(scenario)
+
+
+def _together(scenario: Scenario, known: list[Facts]) -> Iterator[FedskdError]:
+    """Check what takes all hospitals to know, and what private ones ask for."""
+    yield from _common(scenario)
+    if any(one.privacy for one in scenario.hospitals):
+        from fedskd_sim.learning.guarded import find_leaks  # noqa: PLC0415 - only privacy pays for it
+
+        yield from find_leaks(scenario, known)
 
 
 def _facts(

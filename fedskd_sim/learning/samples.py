@@ -152,6 +152,8 @@ class Facts:
     given: Given | None = None
     columns: tuple[str, ...] = ()
     """Of tables: the names of the columns."""
+    patients: int | None = None
+    """Of whom the training samples are; None: the source does not say."""
 
 
 @dataclass(frozen=True, slots=True)

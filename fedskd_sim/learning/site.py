@@ -40,12 +40,14 @@ from fedskd_sim.learning.sessions.own import loss_of
 from fedskd_sim.learning.sessions.recorded import Recordings
 from fedskd_sim.learning.sessions.session import (
     NonFinite,
+    RunningSums,
     RunShare,
     SessionModels,
     TrainingJob,
     train,
 )
 from fedskd_sim.learning.sessions.steps import Output, Teaching
+from fedskd_sim.learning.spending import PRIVATE, Spending, Spent
 from fedskd_sim.learning.task import task_of
 from fedskd_sim.learning.weights import (
     buffers_of,
@@ -57,7 +59,8 @@ from fedskd_sim.learning.weights import (
     spec_of,
 )
 from fedskd_sim.messages import Spec, Weights
-from fedskd_sim.records import Measure
+from fedskd_sim.privacy import accountant
+from fedskd_sim.records import Measure, PrivateNumber
 from fedskd_sim.scenario import Architecture, NetworkPart, Scenario, Similarity
 from fedskd_sim.seeds import seed
 
@@ -101,6 +104,9 @@ class Site:
         self.task = task_of(context.scenario)
         kept = context.scenario.instruments.predictions
         self.answers = Answers(bool(kept), self.task, named=kept == "named")
+        chosen = None if self.me.held_out else self.me.privacy
+        known = context.scenario, context.topology, context.host
+        self.spending = None if chosen is None else Spending(*known, chosen)
         self._buffers: dict[str, Weights] = {}
         """What models whose ``buffers`` stay had of these when they last trained here."""
         self._others: dict[str, Samples] = {}
@@ -185,13 +191,16 @@ class Site:
         predictions, buffers that stay, and what a loss of your own keeps.
         """
         kept = {BUFFERS + model: buffers for model, buffers in self._buffers.items()}
-        state = self.answers.state().plus({}, kept)
+        private = {PRIVATE: self.spending.state()} if self.spending else {}
+        state = self.answers.state().plus(private, kept)
         return keep(self.loss, state, LOSS) if self.loss else state
 
     def restore(self, state: LearnerState) -> None:
         """Continue from a state, and `settle`."""
         self.settle()
         self.answers.restore(state)
+        if self.spending:
+            self.spending.restore(state.numbers[PRIVATE])
         self._buffers = {
             name.removeprefix(BUFFERS): group
             for name, group in state.weights.items()
@@ -303,6 +312,10 @@ class Site:
 
     def passes(self, count: float) -> float:
         """Return the sample-gradients of ``count`` passes of one model over the training data."""
+        if self.spending:
+            samples = len(self.data.train.labels)
+            rule = self.spending.guard(self.data.train).rule
+            return accountant.passes(self.scenario, rule, count, samples)
         sizes = self.training.batch_sizes(len(self.data.train.labels))
         return count * sum(sizes[: self.training.batches])
 
@@ -370,11 +383,13 @@ class Site:
         }
         before[main] = arriving or snapshot(model)
         try:
-            sums = train(models, job, teaching, self.recordings.begin)
+            sums = self._train(models, job, teaching)
         except NonFinite as problem:
             for name, weights in before.items():
                 install(models.by_role[name], weights)
-            return Session(before[main], "rolled_back", str(problem))
+            return Session(before[main], "rolled_back", str(problem), private=self._spent())
+        except Spent as problem:
+            return Session(before[main], "passed", str(problem))
         work = {"forwards": Measure(float(sums.forwards), 1.0)} if sums.forwards else {}
         return Session(
             export(model),
@@ -383,7 +398,18 @@ class Site:
             steps=sums.steps,
             measures={**sums.measures, **work},
             early=sums.early,
+            private=self._spent(),
         )
+
+    def _train(
+        self, models: SessionModels, job: TrainingJob, teaching: Teaching | None
+    ) -> RunningSums:
+        if self.spending:
+            return self.spending.train(models, job, teaching)
+        return train(models, job, teaching, self.recordings.begin)
+
+    def _spent(self) -> Mapping[PrivateNumber, int | float | None]:
+        return self.spending.numbers(self.data.train) if self.spending else {}
 
     def note_remarks(self, session: Session) -> Session:
         """Return the session of a warm-up with remarks for its record: data that were masked or
@@ -391,7 +417,9 @@ class Site:
         """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""
         learned = self.training.words
-        parts = (found, describe_card(self.device), self.data.remark, learned, session.reason)
+        private = self.spending.words(self.data.train) if self.spending else ""
+        card = describe_card(self.device)
+        parts = (found, card, self.data.remark, learned, private, session.reason)
         return replace(session, reason="; ".join(part for part in parts if part))
 
     def validate(self, model: nn.Module, prefix: str = "") -> Measures:

@@ -241,8 +241,10 @@ class Worker:
     def _copied(
         self, kind: str, stop: Stop, arriving: Weights | None = None
     ) -> SessionStart | None:
-        """Copy what a session begins with, where it may be kept."""
-        if self.archive is None or kind not in SESSIONS:
+        """Copy what a session begins with, where it may be kept: never a secret key."""
+        privacy = self.scenario.hospital(self.name).privacy
+        secret = privacy is not None and privacy.key == "secret"
+        if self.archive is None or kind not in SESSIONS or secret:
             return None
         key = SessionKey(kind, stop.round, stop.hop, stop.host, stop.model)
         return self.archive.begin(SessionStart(key, *self.learner.state(), arriving))
@@ -299,6 +301,7 @@ class Worker:
             digest_in=marks[0],
             digest_out=marks[1],
             measures=join_measures(session.measures, measures),
+            private=session.private,
         )
 
 

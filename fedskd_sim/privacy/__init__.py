@@ -1,1 +1,1 @@
-"""Privacy in numbers: what a run reveals of those that it was trained on."""
+"""Privacy in numbers: what a run spends of it, and what it reveals of those it was trained on."""

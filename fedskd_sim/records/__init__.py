@@ -39,6 +39,7 @@ RecordKind = Literal[
 ]
 """What a stop was; ``alone``: the host's own model trained without a visitor, ``ensemble``: all
 finished models asked together."""
+PrivateNumber = Literal["units", "rate", "noise", "clip", "queries", "epsilon"]
 StepOutcome = Literal["trained", "rolled_back", "passed", "evaluated"]
 
 
@@ -108,6 +109,10 @@ class Record:
     """Hospitals left out by then, with the round in which their model retires (0: never)."""
     back: Mapping[str, Ordinal] = field(default_factory=dict)
     """Of those left out for a while, the round from which on they are back."""
+    private: Mapping[PrivateNumber, int | float | None] = field(default_factory=dict)
+    """Of a session of a private hospital, by name: its ``units``, the ``rate`` at which a step
+    draws them, ``noise`` and ``clip``; the ``queries`` that it has answered so far, this session
+    included, and the ``epsilon`` that they have spent. None: without noise there is no bound."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -153,6 +158,8 @@ class SampleCounts:
     left_out: Mapping[str, Mapping[str, Whole]]
 
 
+UNSAID = ("without", "back", "private")
+"""What a line leaves out where it is empty."""
 FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
     Record: "records",
     Timing: "timings",
@@ -163,5 +170,5 @@ FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
 def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
     values = ((name, getattr(entry, name)) for name in entry.__slots__)  # asdict copies, slowly
-    told = {name: value for name, value in values if value or name not in ("without", "back")}
+    told = {name: value for name, value in values if value or name not in UNSAID}
     return json.dumps(told, separators=(",", ":"))

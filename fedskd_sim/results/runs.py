@@ -189,7 +189,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def _hop(record: Record) -> Row:
-    apart = ("measures", "schema", "without", "back")
+    apart = ("measures", "schema", "without", "back", "private")
     shown = {each.name: getattr(record, each.name) for each in fields(record)}
     return {name: value for name, value in shown.items() if name not in apart} | {
         "without": " ".join(record.left_out)

@@ -74,7 +74,7 @@ from fedskd_sim.scenario.schema import (
 )
 from fedskd_sim.scenario.shipped import begin, find, scenarios
 from fedskd_sim.scenario.tables import Heart, TableFile
-from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Training
+from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Privacy, Training
 from fedskd_sim.scenario.valid import ValidParts
 
 __all__ = [
@@ -128,6 +128,7 @@ __all__ = [
     "Planned",
     "Pooled",
     "Prediction",
+    "Privacy",
     "Resolved",
     "Resources",
     "Scenario",

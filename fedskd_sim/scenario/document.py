@@ -245,9 +245,13 @@ class Document:
 
     def key_in_file(self, key: tuple[Key, ...]) -> tuple[Key, ...]:
         """Return the key as it stands in the file: a hospital may have inherited it from the top
-        level's ``data``.
+        level's ``data`` or ``privacy``.
         """
         match key:
+            case ("hospitals", _, "privacy", *rest) if (
+                key not in self.lines and ("privacy", *rest) in self.lines
+            ):
+                return ("privacy", *rest)
             case ("hospitals", _, "data", *rest) if (
                 rest and key not in self.lines and ("data", *rest) in self.lines
             ):

@@ -32,11 +32,14 @@ from fedskd_sim.scenario.idle import find_idle
 from fedskd_sim.scenario.offered import ask_packages
 from fedskd_sim.scenario.own import Answers, Asked, OwnCode, read_answers, read_code, to_ask
 from fedskd_sim.scenario.part import Architecture, contradictions
+from fedskd_sim.scenario.privacychecks import find_bad_privacy
 from fedskd_sim.scenario.schema import Scenario
 from fedskd_sim.scenario.training import Prediction
 from fedskd_sim.scenario.valid import KeyPath, ValidParts, sound
 
 LAST_PORT = 65535
+AMOUNTS = ("noise", "target", "budget")
+"""Keys of ``privacy`` that say how much noise there is, together."""
 
 
 @dataclass(frozen=True)
@@ -271,11 +274,26 @@ def raise_all(document: Document, problems: Iterable[FedskdError]) -> None:
 
 
 def _fill_in(values: dict[str, Any]) -> dict[str, Any]:
-    """Add the top level's data to every hospital's under its own keys."""
+    """Add the top level's data and privacy to every hospital's under its own keys."""
     if not isinstance(values.get("hospitals"), list):
         return values
-    shared = values.get("data", {"name": "none"})
-    return {**values, "hospitals": [_fill(hospital, shared) for hospital in values["hospitals"]]}
+    shared, usual = values.get("data", {"name": "none"}), values.get("privacy")
+    filled = [_protect(_fill(hospital, shared), usual) for hospital in values["hospitals"]]
+    return {**values, "hospitals": filled}
+
+
+def _protect(hospital: Any, usual: Any) -> Any:
+    """Add the usual privacy under a hospital's own; how much noise there is it has from one of the
+    two alone.
+    """
+    if not isinstance(hospital, dict) or not isinstance(usual, dict):
+        return hospital
+    own = hospital.get("privacy", {})
+    if not isinstance(own, dict):
+        return hospital
+    taken = AMOUNTS if own.keys() & {*AMOUNTS} else ()
+    kept = {key: value for key, value in usual.items() if key not in taken}
+    return {**hospital, "privacy": {**kept, **own}}
 
 
 def _fill(hospital: Any, shared: Any) -> Any:
@@ -322,6 +340,7 @@ def _contradictions(rest: ValidParts, document: Document) -> Iterator[FedskdErro
     yield from _idle(rest)
     yield from _find_bad_variants(rest)
     yield from _find_bad_training(rest)
+    yield from find_bad_privacy(rest)
     yield from find_bad_grid(rest, document, lambda changed: _examine(changed).problems)
     known = [
         hospital.model_copy(update={"data": NoData()})

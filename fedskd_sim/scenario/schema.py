@@ -24,7 +24,7 @@ from fedskd_sim.scenario.part import (
     SomeSeconds,
     with_a_name,
 )
-from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Training
+from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Privacy, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
@@ -71,6 +71,8 @@ class Hospital(Part):
     held_out: bool = False
     """It never trains and sends no model: the finished models of the others are tested on its data,
     which none has ever seen."""
+    privacy: Privacy | None = None
+    """Overrides keys of the top level's ``privacy``; null: it has none."""
 
 
 class Network(Part):
@@ -210,6 +212,8 @@ class Scenario(Part):
     audit: Audit | None = None
     """What is kept, and planted, so that ``fedskd-sim audit`` can tell what the run reveals; null:
     nothing."""
+    privacy: Privacy | None = None
+    """Default privacy of every hospital's patients; null: none."""
     variants: dict[Annotated[str, Field(pattern=NAME)], Variant] = {}
     """What ``fedskd-sim compare`` can compare by these names; ``launch`` takes no notice."""
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]] = {}

@@ -277,3 +277,44 @@ class Prediction(Part):
     def least_weight(self, *, circulating: bool) -> float:
         """Return the smallest weight of the newest snapshot, of a model that circulates or not."""
         return self.averaging_weight or (0.5 if circulating else 0.3)
+
+
+class Target(Part):
+    """What a whole run may spend of a hospital's privacy."""
+
+    epsilon: Positive
+    """Epsilon of all steps on the hospital's data together; the noise follows from it."""
+
+
+class Privacy(Part):
+    """How a hospital trains without giving away any one of its patients (differential privacy,
+    DP-SGD of Abadi et al. 2016). A hospital's own keys override the scenario's; null there: none.
+    """
+
+    unit: Literal["patient", "sample"] = "patient"
+    """Whose presence is hidden: a patient with all samples, where the data says whose they are, or
+    a single sample."""
+    clip: Positive = 1.0
+    """Largest norm of what one unit adds to the gradient of a step."""
+    noise: NonNegative | None = None
+    """Standard deviation of the noise on the sum of a step, in units of ``clip``. 0: clipping
+    alone, which makes attacks harder and guarantees nothing. null: see target."""
+    target: Target | None = None
+    """In place of noise: what the run may spend."""
+    budget: Positive | None = None
+    """With noise: the epsilon after which the hospital trains nothing more. null: none."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The chance with which the guarantee may fail. null: 0.1 over the number of units."""
+    batch: Count | None = None
+    """Units expected in a step, each drawn by a coin of its own. null: ``training.batch_size``."""
+    spent: Literal["pass", "stop"] = "pass"
+    """What happens when the budget is spent: pass, visitors go on untrained and their records say
+    why; stop, the run ends with code 64."""
+    key: Literal["secret", "scenario"] = "secret"
+    """From what coins and noise follow. secret: the hospital draws a key that only its custody
+    holds. scenario: the seed, so that all can repeat the run, which guarantees nothing."""
+
+    @property
+    def limit(self) -> float | None:
+        """Epsilon that may be spent in all; None: nothing is said of it."""
+        return self.target.epsilon if self.target else self.budget

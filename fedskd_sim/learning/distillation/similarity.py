@@ -103,7 +103,7 @@ def _values(pair: TensorPair, name: Distance, *, direct: bool) -> Tensor:
     if name == "row":
         return (_row_direct if direct else _row_factored)(*pair)
     if name == "corr" and direct:
-        return cast("Tensor", _Corr.apply(*pair))
+        return cast("Tensor", _Corr.apply(*pair)[0])
     items = pair[0].shape[1]
     x, y = _normalise(pair[0]), _normalise(pair[1])
     if name == "mse":
@@ -225,6 +225,10 @@ def _corr_factored(pair: TensorPair, offsets: TensorPair) -> Tensor:
     )
 
 
+PAIR_AXES = (0, 1, 1, 1, 0)
+"""Which axis of what `_Corr` gives counts the pairs of models' maps."""
+
+
 class _Corr(torch.autograd.Function):
     """The direct correlation distance with its gradient written out: few passes over the N x N
     matrices.
@@ -235,8 +239,8 @@ class _Corr(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        """Map items (L, N, C1) and (L, N, C2) to distances (L,)."""
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """Map items (L, N, C1) and (L, N, C2) to distances (L,), and what their gradients take."""
         count, items = x.shape[:2]
         pairs = items * (items - 1)
         grams = x.new_empty(2, count, items, items)
@@ -252,13 +256,35 @@ class _Corr(torch.autograd.Function):
         flat = grams.flatten(2).transpose(0, 1)
         moments = flat @ flat.transpose(1, 2) / pairs
         floored = moments.diagonal(dim1=1, dim2=2).clamp_min(VARIANCE_FLOOR)
-        ctx.save_for_backward(x, y, grams, scale, mean, moments)
-        return 1 - moments[:, 0, 1] * floored.prod(1).rsqrt()
+        return 1 - moments[:, 0, 1] * floored.prod(1).rsqrt(), grams, scale, mean, moments
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: TensorPair, output: tuple[Tensor, ...]) -> None:
+        """Keep what the gradients take."""
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], *pair: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Compute the distances of many pairs at once, of each patient its own."""
+        many: int = info.batch_size
+        sides = [
+            side.expand(many, *side.shape) if place is None else side.movedim(place, 0)
+            for side, place in zip(pair, in_dims, strict=True)
+        ]
+        found = _Corr.apply(*(side.flatten(0, 1) for side in sides))
+        parted = zip(found, PAIR_AXES, strict=True)
+        return tuple(one.unflatten(axis, (many, -1)) for one, axis in parted), PAIR_AXES
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, Tensor | None]:
         """Map gradients (L,) to those of the items."""
+        if grad is None:
+            return None, None
         with torch.autocast(grad.device.type, enabled=False):
             return _corr_gradients(ctx, grad)
 

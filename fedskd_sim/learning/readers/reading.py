@@ -98,6 +98,9 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
             (*(() if values is None else notes(values, kind)), *filled),
             given,
             columns,
+            len({chosen.subjects[place] for place in chosen.places[0]})
+            if chosen.subjects
+            else None,
         )
 
 

@@ -280,7 +280,7 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     trained = step.trained
     judge = given.loss or (given.teaching if isinstance(given.teaching, Supervising) else own)
     losses = {name: _scalar(judge, "supervised", judge.supervised(step, name)) for name in trained}
-    added = _taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
+    added = taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
     loss = _sum(list(losses.values()))
     loss = loss if added.total is None else loss + added.total
     if given.loss is not None:
@@ -293,7 +293,7 @@ def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     loss.backward()
     _correct(given, step)
     changed = moment.changed
-    norms = [_descend(given.models[name], given.optimisers[name]) for name in changed]
+    norms = [change(given.models[name], given.optimisers[name]) for name in changed]
     seen = [*added.parts.values(), *losses.values(), loss, *norms]
     values = torch.stack([value.detach() for value in seen])
     return Seen(tuple(added.parts), tuple(map(step.prefix, trained)), values, len(changed))
@@ -360,7 +360,7 @@ def _added(loss: Loss, step: TrainingStep) -> AddedLoss:
     return _checked(given, step, name_of(loss, "added"))
 
 
-def _taught(teaching: Teaching, step: TrainingStep) -> AddedLoss:
+def taught(teaching: Teaching, step: TrainingStep) -> AddedLoss:
     """Ask what is added to the cross-entropies; raises TypeError if that is not what `AddedLoss`
     promises.
     """
@@ -408,7 +408,7 @@ def _sum(losses: Sequence[Tensor]) -> Tensor:
     return torch.stack([*losses]).sum() if len(losses) > 1 else losses[0]
 
 
-def _descend(model: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
+def change(model: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
     """Clip a model's gradients and let its optimiser step; gives their norm before."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), optimiser.defaults["clip"])
     optimiser.step()
