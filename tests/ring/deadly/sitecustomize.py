@@ -155,6 +155,11 @@ def in_session(module: Any) -> None:
     wrap(module, "take", after=lambda *_: ("during_training",))
 
 
+def in_private(module: Any) -> None:
+    """Stop between two private steps."""
+    wrap(module, "clipped_sum", after=lambda *_: ("during_training",))
+
+
 def in_store(module: Any) -> None:
     """Stop around commits."""
     wrap(module.Store, "write", lambda *_: ("before_save",), lambda *_: ("after_save",))
@@ -184,6 +189,7 @@ CHANGED = {
     "fedskd_sim.member.mailbox": in_mailbox,
     "fedskd_sim.member.work": in_work,
     "fedskd_sim.learning.sessions.steps": in_session,
+    "fedskd_sim.learning.sessions.private": in_private,
     "fedskd_sim.custody.store": in_store,
     "fedskd_sim.records.ledger": in_ledger,
 }

@@ -1,0 +1,276 @@
+"""Runs with private hospitals: what they spend is what was planned, what they tell is no loss, and
+a death changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fedskd_sim.cli import main
+from fedskd_sim.errors import BudgetSpent
+from fedskd_sim.learning.base import Learner, LearnerState
+from fedskd_sim.operate.checks import verify_run
+from fedskd_sim.privacy.accountant import plan
+from fedskd_sim.records import Record, to_line
+from fedskd_sim.records.files import own_records, read_records
+from fedskd_sim.ring.topology import Topology
+from fedskd_sim.runtimes import folder
+from fedskd_sim.runtimes.base import Order
+from fedskd_sim.runtimes.memory import MemoryRuntime
+from fedskd_sim.scenario import Loaded, load
+
+pytest.importorskip("dp_accounting")
+TEXT = """\
+name: kept
+seed: 4
+data: {name: synthetic-roi, samples: 50, regions: 12}
+hospitals:
+  - {name: a, architecture: {name: roi-mlp, options: {width: 8}}}
+  - {name: b, architecture: {name: roi-gcn, options: {width: 8}}, privacy: {noise: 0}}
+  - {name: c, architecture: {name: roi-mlp, options: {width: 8}}, privacy: null}
+algorithm: ALGORITHM
+training: {class_weights: none, batch_size: 8, warmup_epochs: 1}
+privacy: {unit: sample, noise: 2, key: scenario}
+"""
+FIRST = "{name: fedskd, preset: traveller-first, rounds: 2, similarity: {batch: 0}}"
+ALGORITHMS = {
+    "traveller-first": FIRST,
+    "both train": "{name: fedskd, rounds: 2, similarity: {batch: 0}, mutual_kl: 0.5}",
+    "every third": "{name: fedskd, rounds: 2, similarity: {batch: 0}, resident_every: 3}",
+    "circulation": "{name: circulation, rounds: 2}",
+    "one after the other": "{name: cyclic, rounds: 2, schedule: {mode: sequential}}",
+    "few visits": "{name: mutual, rounds: 2, schedule: {visits: 1}}",
+    "local": "{name: local, rounds: 3}",
+    "fedavg": "{name: fedavg, rounds: 2, architecture: {name: roi-mlp, options: {width: 8}}}",
+}
+RECORDED = ("warm_up", "alone", "visit", "homecoming")
+
+
+def given(tmp_path: Path, algorithm: str = FIRST, *changes: str) -> Loaded:
+    path = tmp_path / "kept.yaml"
+    path.write_text(TEXT.replace("ALGORITHM", algorithm), encoding="utf-8")
+    return load(path, changes)
+
+
+def ran(loaded: Loaded, out: Path, lives: Any = None) -> list[Record]:
+    where = folder.make(loaded, out, "memory")
+    runtime = MemoryRuntime(lives) if lives else MemoryRuntime()
+    runtime.launch(Order(loaded, "test", where, None))
+    runtime.wait(lambda _: None)
+    return read_records(out)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_run_spends_what_was_planned(name: str, tmp_path: Path) -> None:
+    """Of every algorithm that may be private, with its warm-up, visits and homecomings; and what
+    it leaves is proven whole.
+    """
+    loaded = given(tmp_path, ALGORITHMS[name])
+    scenario = loaded.scenario
+    found = ran(loaded, tmp_path / "out")
+    for host in ("a", "b"):
+        due = plan(scenario, Topology.of(scenario), host, 30, 30)
+        last = [one.private for one in found if one.host == host and one.private][-1]
+        assert (last["queries"], last["epsilon"]) == (due.queries, due.epsilon)
+        assert due.queries > 4
+    assert all(not one.private for one in found if one.host == "c")
+    verdict, _ = verify_run(tmp_path / "out", scenario, None)
+    assert verdict.broken is None
+
+
+def test_nothing_unnoised_is_told(tmp_path: Path) -> None:
+    """No loss, part of one or norm of a private hospital is in its records, metrics or log; those
+    of the others are, and validation figures stay.
+    """
+    found = ran(given(tmp_path), tmp_path / "out")
+    told = {
+        host: {
+            name
+            for one in found
+            if one.host == host and one.kind in RECORDED
+            for name in one.measures
+        }
+        for host in "abc"
+    }
+    assert "loss" in told["c"]
+    for host in "ab":
+        assert "accuracy" in told[host]
+        assert not [name for name in told[host] if re.search("loss|similarity|kl|distill", name)]
+    said = [one.reason for one in found if one.kind == "warm_up"]
+    assert "a simulation of privacy, no guarantee" in said[0]
+    assert "validation and test figures are not covered" in said[0]
+    assert "clipped alone, no guarantee" in said[1]
+    for file in (tmp_path / "out").rglob("*"):
+        if file.is_file() and file.stem in "ab" and file.suffix in (".prom", ".jsonl"):
+            assert not re.search(r"_loss[{ ]|\"loss\"|grad_norm", file.read_text(encoding="utf-8"))
+
+
+class Lives:
+    """Every step is taken by another life, which has only what custody kept."""
+
+    def __init__(self) -> None:
+        self.states: list[LearnerState] = []
+
+    def __call__(
+        self, _name: str, _old: Any, fresh: Callable[[], Learner], state: LearnerState
+    ) -> Learner:
+        learner = fresh()
+        kept = state._replace(numbers=json.loads(json.dumps(dict(state.numbers))))
+        learner.restore(kept)
+        self.states.append(kept)
+        return learner
+
+
+@pytest.mark.parametrize("name", ["traveller-first", "both train", "fedavg"])
+def test_every_step_in_another_life_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
+    """And the same epsilon: each session is counted once, whatever lives took part."""
+    loaded, lives = given(tmp_path, ALGORITHMS[name]), Lives()
+    once, again = ran(loaded, tmp_path / "once"), ran(loaded, tmp_path / "again", lives)
+    assert [to_line(one) for one in once] == [to_line(one) for one in again]
+    assert len(lives.states) > 10
+
+
+def test_a_secret_key_is_in_custody_alone(tmp_path: Path) -> None:
+    """Two runs differ, a death changes nothing of either; the key is in the learner's state, and
+    in no file of the run, kept sessions included.
+    """
+    loaded = given(tmp_path, FIRST, "privacy.key=secret", "instruments.keep_hops=1.0")
+    lives = Lives()
+    once, again = ran(loaded, tmp_path / "once", lives), ran(loaded, tmp_path / "again")
+    mine = [[one.digest_out for one in some if one.host == "a"] for some in (once, again)]
+    assert mine[0][0] != mine[1][0]
+    keys = {one.numbers["private"]["key"] for one in lives.states if "private" in one.numbers}
+    assert len(keys) == 2
+    assert all(len(one) == 64 for one in keys)
+    files = [one for one in (tmp_path / "once").rglob("*") if one.is_file()]
+    assert len(files) > 10
+    for file in files:
+        data = file.read_bytes()
+        assert not [key for key in keys if key.encode() in data or bytes.fromhex(key) in data], file
+    assert not [*(tmp_path / "once" / "hops" / "a").glob("*")]
+    assert [*(tmp_path / "once" / "hops" / "c").glob("*.json")]
+
+
+def test_a_session_that_is_repeated_is_the_same_and_counted_once(tmp_path: Path) -> None:
+    """A hospital dies between a session and its commit: with a secret key, too, the next life
+    makes the same bytes of the same visitor, and has spent as much.
+    """
+    from fedskd_sim.learning.algorithms.learners import make
+    from fedskd_sim.learning.base import LearnerContext
+
+    loaded = given(tmp_path, FIRST, "privacy.key=secret")
+    context = LearnerContext(loaded.scenario, "a")
+    first = make(context)
+    first.warm_up()
+    kept = first.state()
+    stop = Topology.of(loaded.scenario).stop("b", 1, 1)
+    guest = make(LearnerContext(loaded.scenario, "b"))
+    arriving = guest.warm_up().weights
+    stop = next(
+        one for hop in (1, 2) for one in [Topology.of(loaded.scenario).stop("b", 1, hop)]
+        if one.host == "a"
+    )  # fmt: skip
+
+    def visited(learner: Any) -> tuple[Any, Any]:
+        copied = {name: one._replace(data=bytearray(one.data)) for name, one in arriving.items()}
+        session = learner.visit(stop, copied)
+        return {name: bytes(one.data) for name, one in session.weights.items()}, session.private
+
+    once = visited(first)
+    second = make(context)
+    second.restore(kept)
+    assert visited(second) == once
+
+
+def test_a_spent_budget_lets_visitors_pass(tmp_path: Path) -> None:
+    """They go on untrained, and their records say why; the hospital has spent no more than it
+    may.
+    """
+    loaded = given(tmp_path, FIRST, "privacy.budget=1.2")
+    found = ran(loaded, tmp_path / "out")
+    mine = [one for one in found if one.host == "a" and one.kind in RECORDED]
+    passed = [one for one in mine if one.outcome == "passed"]
+    assert passed
+    assert passed == mine[-len(passed) :]
+    for one in passed:
+        assert "the budget of epsilon 1.2 is spent" in one.reason
+        assert one.digest_in == one.digest_out
+        assert (one.samples, one.steps, one.private) == (0, 0, {})
+    assert max(one.private["epsilon"] for one in mine if one.private) <= 1.2  # type: ignore[type-var]
+    assert verify_run(tmp_path / "out", loaded.scenario, None)[0].broken is None
+
+
+def test_a_spent_budget_ends_the_run_if_asked(tmp_path: Path) -> None:
+    """With a code of its own, the hospital and what would be spent."""
+    loaded = given(tmp_path, FIRST, "privacy.budget=1.2", "privacy.spent=stop")
+    with pytest.raises(BudgetSpent, match=r"'a': the budget of epsilon 1.2 is spent") as caught:
+        ran(loaded, tmp_path / "out")
+    assert caught.value.exit_code == 65
+    assert "spent: pass" in caught.value.fix
+
+
+FORGED = {
+    '"queries":NUMBER': ('"queries":1', "fewer|counts|has spent"),
+    '"noise":2.0': ('"noise":9.0', "was not clipped and noised as the scenario says"),
+    '"units":30': ('"units":60', "says that it draws"),
+    '"epsilon":NUMBER': ('"epsilon":0.5', "says that epsilon is 0.5"),
+    ',"private":{PART}': ("", "does not say what it has spent"),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_verify_computes_epsilon_anew(what: str, tmp_path: Path) -> None:
+    """Whatever is changed of what a record says to have been spent is named."""
+    loaded = given(tmp_path, ALGORITHMS["local"])
+    ran(loaded, tmp_path / "out")
+    file = tmp_path / "out" / "records" / "a.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    pattern = re.escape(what).replace("NUMBER", r"[0-9.]+").replace("PART", "[^}]*")
+    changed, said = FORGED[what]
+    lines[2], times = re.subn(pattern, changed, lines[2])
+    assert times == 1
+    file.write_text("".join(lines), encoding="utf-8")
+    verdict, _ = verify_run(tmp_path / "out", loaded.scenario, None)
+    assert verdict.broken is not None
+    assert re.search(said, str(verdict.broken))
+    assert "a.jsonl:3" in str(verdict.broken)
+
+
+def test_privacy_in_the_record_of_another_is_named(tmp_path: Path) -> None:
+    """A hospital without privacy has nothing to say of it."""
+    loaded = given(tmp_path, ALGORITHMS["local"])
+    ran(loaded, tmp_path / "out")
+    theirs = own_records(tmp_path / "out", "a")[1].private
+    file = tmp_path / "out" / "records" / "c.jsonl"
+    text = file.read_text(encoding="utf-8").replace(
+        "}\n", f',"private":{json.dumps(theirs)}}}\n', 1
+    )
+    file.write_text(text, encoding="utf-8")
+    verdict, _ = verify_run(tmp_path / "out", loaded.scenario, None)
+    assert "tells of privacy where there is none" in str(verdict.broken)
+
+
+def test_validate_says_what_a_run_will_spend(tmp_path: Path) -> None:
+    """A line for every private hospital, and who has none."""
+    given(tmp_path)
+    done = CliRunner().invoke(main, ["validate", str(tmp_path / "kept.yaml")])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"a: 30 samples.*noise 2: simulated.*queries spend epsilon", done.output)
+    assert re.search(r"b: 30 samples.*clipped alone, no guarantee", done.output)
+    assert "none: c" in done.output
+
+
+def test_a_run_without_privacy_says_nothing_of_it(tmp_path: Path) -> None:
+    """Neither its records nor its custody have another byte."""
+    loaded = given(tmp_path, FIRST, "privacy=null", "hospitals.b.privacy=null")
+    lives = Lives()
+    for one in ran(loaded, tmp_path / "out", lives):
+        assert "private" not in to_line(one)
+    assert not [one for one in lives.states if "private" in one.numbers]
