@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -260,9 +261,21 @@ def each_gradient(asked: nn.Module, weights: Gradients, batch: Samples) -> dict[
         return found
 
     one = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
-    with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention take one sample at a time
+    with _attention_by_parts():
         found: dict[str, Tensor] = one(weights, batch.images, batch.labels)
     return found
+
+
+@contextmanager
+def _attention_by_parts() -> Iterator[None]:
+    """Keep attention from kernels that take one sample at a time, and say so in a warning."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def clipped_sum(asked: _Sample, batch: Samples, owners: Tensor, clip: float) -> dict[str, Tensor]:
