@@ -70,6 +70,7 @@ MENU: Mapping[str, list[str]] = {
         "algorithms",
         "reliability",
         "security",
+        "privacy",
         "performance",
         "results",
     ],

@@ -18,7 +18,7 @@ from fedskd_sim.learning.sessions.steps import Teaching
 from fedskd_sim.privacy import accountant
 from fedskd_sim.records import PrivateNumber
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.scenario import Privacy, Scenario
+from fedskd_sim.scenario import Privacy, Scenario, undoing
 from fedskd_sim.seeds import seed
 
 PRIVATE = "private"
@@ -45,7 +45,14 @@ class Spending:
     _noise: float | None = None
 
     def __post_init__(self) -> None:
-        """Draw the key, or derive it from the scenario's seed; `restore` brings an earlier one."""
+        """Draw the key, or derive it from the scenario's seed; `restore` brings an earlier one.
+
+        Raises:
+            InvalidValue: the scenario lets out what is neither clipped nor noised.
+
+        """
+        for error in undoing(self.scenario):
+            raise error
         if self.privacy.key == "scenario":
             number = seed(self.scenario.seed, "privacy key", self.host)
             self.secret = number.to_bytes(KEY_BYTES, "big")

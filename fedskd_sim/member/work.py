@@ -242,8 +242,7 @@ class Worker:
         self, kind: str, stop: Stop, arriving: Weights | None = None
     ) -> SessionStart | None:
         """Copy what a session begins with, where it may be kept: never a secret key."""
-        privacy = self.scenario.hospital(self.name).privacy
-        secret = privacy is not None and privacy.key == "secret"
+        secret = self.scenario.hospital(self.name).privacy_is_secret
         if self.archive is None or kind not in SESSIONS or secret:
             return None
         key = SessionKey(kind, stop.round, stop.hop, stop.host, stop.model)

@@ -45,6 +45,7 @@ from fedskd_sim.scenario import (
     ValidParts,
     nearest,
     offers,
+    undoing,
 )
 from fedskd_sim.scenario.grid import GRID, ON_VALIDATION, as_variants, points
 from fedskd_sim.wholefiles import write_text
@@ -354,6 +355,7 @@ def _unfit(
             rounds = counted(method.scenario.algorithm.rounds, "round")
             fault.message = f"{method.label}, in its {rounds}: {fault.message}"
             yield fault
+    yield from _unguarded(rest, chosen)
     if wanted.rings:
         for method in chosen:
             for fault in apart(ValidParts(method.scenario), "kubernetes"):
@@ -391,6 +393,20 @@ def problems_of(
         [problem for problem in problems if (problem.key, problem.message) not in before]
         for problems in found
     ]
+
+
+def _unguarded(rest: ValidParts, chosen: list[Method]) -> Iterator[FedskdError]:
+    """Find methods that would undo the privacy of hospitals, and keys with which nobody could
+    repeat a run.
+    """
+    for method in chosen:
+        for wrong in undoing(method.scenario):
+            yield _named(rest, method, wrong)
+    for index, hospital in enumerate(rest.scenario.hospitals):
+        if hospital.privacy_is_secret:
+            text = f"'secret' cannot be used: nobody could repeat what {hospital.name!r} did"
+            fix = "set privacy.key: scenario, a simulation of privacy"
+            yield InvalidValue(text, key=("hospitals", index, "privacy", "key"), fix=fix)
 
 
 def _named(rest: ValidParts, method: Method, problem: FedskdError) -> FedskdError:

@@ -147,6 +147,10 @@ def _check_count(run: Path, loaded: Loaded, count: int, kept: int) -> None:
         text = f"the sessions that the run kept are not in {run / FOLDER}"
         fix = "bring that folder there; what pods keep stays on their claims"
         raise RunUnreadable(text, fix=fix)
+    secret = [one.name for one in loaded.scenario.hospitals if one.privacy_is_secret]
+    if not kept and {*secret} >= {*loaded.scenario.members}:
+        text = f"sessions of {', '.join(secret)} were not kept: they repeat only with a secret key"
+        raise RunUnreadable(text, fix="launch its scenario again, with privacy.key: scenario")
     if not kept:
         fix = "launch its scenario again, with --set instruments.keep_hops=1 (GiB) or more"
         why = f"; {budget:g} GiB are too few for one" if budget else ""

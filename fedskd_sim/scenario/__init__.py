@@ -61,6 +61,7 @@ from fedskd_sim.scenario.own import (
 from fedskd_sim.scenario.packages import offered_here, offers
 from fedskd_sim.scenario.part import Architecture, NamedArchitecture, Partition, partless
 from fedskd_sim.scenario.pictures import ImageFolders, ImageTable
+from fedskd_sim.scenario.privacychecks import undoing
 from fedskd_sim.scenario.schema import (
     Hospital,
     Network,
@@ -168,4 +169,5 @@ __all__ = [
     "rule_of",
     "scenarios",
     "spaceless",
+    "undoing",
 ]

@@ -32,10 +32,11 @@ def find_bad_privacy(rest: ValidParts) -> Iterator[FedskdError]:
         given = {name: part for name, part in given.items() if name in ("algorithm", "training")}
         scenario = rest.scenario.model_copy(update=given)
         under = ("variants", label) if label else ()
-        for key, text, fix in _undone(scenario):
-            own = key[0] in (given if label else parts)
-            if own and not rest.lacks(*under, *key):
-                yield InvalidValue(text, key=(*under, *key), fix=fix)
+        for error in undoing(scenario):
+            own = error.key[0] in (given if label else parts)
+            error.key = (*under, *error.key)
+            if own and not rest.lacks(*error.key):
+                yield error
 
 
 def _contradictory(privacy: Privacy) -> Iterator[Refusal]:
@@ -53,6 +54,14 @@ def _contradictory(privacy: Privacy) -> Iterator[Refusal]:
     if privacy.budget is not None and privacy.noise == 0:
         text = f"{privacy.budget:g} cannot be used: without noise every step spends all there is"
         yield ("budget",), text, "remove budget, or set a noise"
+
+
+def undoing(scenario: Scenario) -> Iterator[InvalidValue]:
+    """Find what of a scenario lets out of a private hospital what neither clipping nor noise has
+    touched.
+    """
+    for key, text, fix in _undone(scenario):
+        yield InvalidValue(text, key=key, fix=fix)
 
 
 def _undone(scenario: Scenario) -> Iterator[Refusal]:

@@ -74,6 +74,12 @@ class Hospital(Part):
     privacy: Privacy | None = None
     """Overrides keys of the top level's ``privacy``; null: it has none."""
 
+    @property
+    def privacy_is_secret(self) -> bool:
+        """Return whether its sessions follow from a key that only its custody holds."""
+        secret = self.privacy is not None and self.privacy.key == "secret"
+        return secret and not self.held_out
+
 
 class Network(Part):
     """The links between hospitals when they are processes of their own."""

@@ -274,3 +274,41 @@ def test_a_run_without_privacy_says_nothing_of_it(tmp_path: Path) -> None:
     for one in ran(loaded, tmp_path / "out", lives):
         assert "private" not in to_line(one)
     assert not [one for one in lives.states if "private" in one.numbers]
+
+
+def test_compare_refuses_secret_keys_and_methods_that_undo_privacy(tmp_path: Path) -> None:
+    """Before anything is run, each with its key and fix."""
+    given(tmp_path)
+    path = tmp_path / "kept.yaml"
+    arms = "fedskd,fedproto"
+    done = CliRunner().invoke(
+        main, ["compare", str(path), "--algorithms", arms, "--control", "fedskd"]
+    )
+    assert done.exit_code == 12
+    assert "fedproto: algorithm.name" in done.output.replace("'", "") or "fedproto" in done.output
+    assert "clipped and noised" in done.output
+    text = path.read_text(encoding="utf-8").replace("key: scenario", "key: secret")
+    path.write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(main, ["compare", str(path), "--algorithms", "local,fedavg"])
+    assert "nobody could repeat what 'a' did" in done.output
+    assert "set privacy.key: scenario" in done.output
+
+
+def test_replay_refuses_what_only_a_secret_key_repeats(tmp_path: Path) -> None:
+    """Nothing of such hospitals was kept, and the message says why."""
+    loaded = given(
+        tmp_path, ALGORITHMS["local"], "privacy.key=secret", "hospitals.c.privacy={noise: 2}"
+    )
+    ran(loaded, tmp_path / "out")
+    done = CliRunner().invoke(main, ["verify", str(tmp_path / "out"), "--replay", "1"])
+    assert done.exit_code == 34
+    assert "they repeat only with a secret key" in done.output
+
+
+def test_a_kept_session_with_a_known_key_is_repeated(tmp_path: Path) -> None:
+    """With key: scenario anybody can execute it again."""
+    loaded = given(tmp_path, ALGORITHMS["local"], "instruments.keep_hops=1.0")
+    ran(loaded, tmp_path / "out")
+    done = CliRunner().invoke(main, ["verify", str(tmp_path / "out"), "--replay", "3"])
+    assert done.exit_code == 0, done.output
+    assert "3 of" in done.output

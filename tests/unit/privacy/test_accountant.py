@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import builtins
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dp_accounting import dp_event
-from dp_accounting.rdp import RdpAccountant
 from scipy.stats import norm
 
 from fedskd_sim.errors import InvalidValue, LibraryMissing
 from fedskd_sim.privacy import accountant
 from fedskd_sim.privacy.accountant import epsilon, noise_for, plan, session
 from fedskd_sim.ring.topology import Topology
-from fedskd_sim.scenario import Scenario, load
+from fedskd_sim.scenario import Privacy, Scenario, load, scenarios
 
+dp_accounting = pytest.importorskip("dp_accounting")
 TEXT = """
 name: spends
 data: {name: synthetic-roi, samples: 100, regions: 12}
@@ -61,8 +61,10 @@ def test_epsilon_is_below_that_of_moments(
     rate: float, noise: float, queries: int, delta: float
 ) -> None:
     """Rényi accounting is an upper bound that is looser, by 25 % at most in runs of this size."""
-    event = dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(noise))
-    other = RdpAccountant().compose(dp_event.SelfComposedDpEvent(event, queries))
+    from dp_accounting.rdp import RdpAccountant
+
+    step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+    other = RdpAccountant().compose(dp_accounting.SelfComposedDpEvent(step, queries))
     loose, found = other.get_epsilon(delta), epsilon(rate, noise, queries, delta)
     assert found is not None
     assert 0.75 * loose < found < loose
@@ -153,3 +155,28 @@ def test_without_the_accountant_its_extra_is_named(monkeypatch: pytest.MonkeyPat
         epsilon(0.1, 1.0, 10, 1e-3)
     assert "fedskd-sim[privacy]" in caught.value.fix
     assert epsilon(0.1, 0.0, 10, 1e-3) is None
+
+
+def test_the_manuals_table_is_computed() -> None:
+    """Every figure of the table of epsilons in docs/privacy.md, of shipped scenarios with as many
+    units as it says.
+    """
+    page = (Path(__file__).parents[3] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (fed\S+|heart) \| (\S+) \| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 6
+    for name, host, units, figures in rows:
+        found = load(scenarios()[name]).scenario
+        guarded = tuple(
+            one.model_copy(update={"privacy": Privacy(unit="sample", noise=1.0)})
+            if one.name == host
+            else one
+            for one in found.hospitals
+        )
+        private = found.model_copy(update={"hospitals": guarded})
+        due = plan(private, Topology.of(private), host, int(units), int(units))
+        queries, *told = figures.split(" | ")
+        assert int(queries) == due.queries
+        rate, delta = due.rule.rate, due.rule.delta
+        computed = [epsilon(rate, noise, due.queries, delta) for noise in (0.5, 1, 2, 4, 8)]
+        computed += [noise_for(target, rate, due.queries, delta) for target in (1, 3, 8)]
+        assert [f"{one:.2g}" for one in computed if one] == [f"{float(one):.2g}" for one in told]
