@@ -51,8 +51,8 @@ class Terms:
     beat: float = 0.0
     """Seconds between two signs of life; 0: nobody asks for them."""
     repeatable: bool = True
-    """A session that is forgotten and done again gives the same bytes; where it does not, its
-    result is safe before it leaves."""
+    """A session that is forgotten and done again gives the same bytes; where it does not, or where
+    it may leave once only since its noise is secret, its result is safe before it leaves."""
 
     @property
     def register_again(self) -> float:
@@ -70,7 +70,7 @@ class Terms:
             run, waits.register_ + waits.goodbye, waits.hop, waits.acknowledgement, waits.retry,
             waits.goodbye, scenario.network.inbox, scenario.training.max_rollbacks,
             scenario.on_loss.heals, scenario.on_loss.beat,
-            all(one.device == "cpu" for one in scenario.hospitals),
+            all(one.device == "cpu" and not one.privacy_is_secret for one in scenario.hospitals),
         )  # fmt: skip
 
 

@@ -11,6 +11,12 @@ import pytest
 from fates import DEADLY, POINTS, fated, results, scenario
 from watching import events
 
+from fedskd_sim.operate.checks import verify_run
+from fedskd_sim.privacy.accountant import plan
+from fedskd_sim.records.files import own_records
+from fedskd_sim.ring.topology import Topology
+from fedskd_sim.scenario import load
+
 pytestmark = pytest.mark.usefixtures("temporary")
 PLANS = {
     "ensemble and averaged weights": (
@@ -70,6 +76,22 @@ def test_wherever_hospitals_die_nothing_changes(
     assert fated(path, out, deaths) == []
     assert len(events(out, name="restarted")) == len(deaths)
     assert results(out) == results(run(path, "memory"))
+
+
+def test_a_secret_key_outlives_deaths(scenario_file: Callable, tmp_path: Path) -> None:
+    """Nobody can repeat the run, yet it is whole, and every session is counted once; the key is in
+    none of its files.
+    """
+    path = scenario_file(scenario("private").replace("key: scenario", "key: secret"))
+    out = tmp_path / "out"
+    deaths = planned("h0 warm_up 1", "h1 during_training 5", "h1 during_visit 1", "h2 after_save 4")
+    assert fated(path, out, deaths) == []
+    given = load(path).scenario
+    for name in given.members:
+        spent = [one.private["queries"] for one in own_records(out, name) if one.private]
+        assert spent[-1] == plan(given, Topology.of(given), name, 54, 54).queries
+    assert verify_run(out, given, None)[0].broken is None
+    assert not [one for one in out.rglob("*") if one.is_file() and b'"key"' in one.read_bytes()]
 
 
 FULL = ("h1 receiving 1", "h0 during_training 3", "h2 torn_record 1")

@@ -18,6 +18,7 @@ from fedskd_sim.errors import BudgetSpent
 from fedskd_sim.learning.base import Learner, LearnerState
 from fedskd_sim.operate.checks import verify_run
 from fedskd_sim.privacy.accountant import plan
+from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, to_line
 from fedskd_sim.records.files import own_records, read_records
 from fedskd_sim.ring.topology import Topology
@@ -312,3 +313,51 @@ def test_a_kept_session_with_a_known_key_is_repeated(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["verify", str(tmp_path / "out"), "--replay", "3"])
     assert done.exit_code == 0, done.output
     assert "3 of" in done.output
+
+
+def test_with_a_secret_key_nothing_leaves_that_is_not_safe(tmp_path: Path) -> None:
+    """A life that has forgotten its key would answer the same question with other noise."""
+    for key, at_once in (("secret", False), ("scenario", True)):
+        scenario = given(tmp_path, FIRST, f"privacy.key={key}").scenario
+        assert Terms.of(scenario, "run").repeatable is at_once
+
+
+ROWS = """\
+name: rows
+data: {name: table, file: visits.csv, numbers: {age: [50, 10], chol: [240, 50]}}
+hospitals:
+  - {name: north, architecture: tab-mlp, data: {site: n}}
+  - {name: south, architecture: tab-mlp, data: {site: s}}
+algorithm: {name: local, rounds: 2}
+training: {class_weights: none, batch_size: 8}
+privacy: {noise: 1, key: scenario}
+"""
+
+
+def test_a_patient_with_several_rows_is_one_unit(tmp_path: Path) -> None:
+    """By default patients are private, as the reader knows them; before the run and in it they are
+    as many.
+    """
+    lines = ["age,chol,label,site,patient,fold"]
+    for row in range(120):
+        who = row // 3  # three visits of each
+        age, fold = 40 + row % 23, who // 2 % 5
+        lines.append(
+            f"{age},{200 + row % 31},{'ill' if who % 4 < 2 else 'well'},{'ns'[who % 2]},"
+            f"p{who},{fold}"
+        )
+    (tmp_path / "visits.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = tmp_path / "rows.yaml"
+    path.write_text(ROWS, encoding="utf-8")
+    arguments = ["validate", str(path), "--data", str(tmp_path)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert "north: 12 patients, each in a step with chance 0.667" in done.output
+    loaded = load(path)
+    where = folder.make(loaded, tmp_path / "out", "memory")
+    runtime = MemoryRuntime()
+    runtime.launch(Order(loaded, "test", where, tmp_path))
+    runtime.wait(lambda _: None)
+    due = plan(loaded.scenario, Topology.of(loaded.scenario), "north", 12, 36)
+    last = [one.private for one in own_records(where, "north") if one.private][-1]
+    assert (last["units"], last["queries"]) == (12, due.queries)
