@@ -169,6 +169,8 @@ def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
     if found.code:
         click.echo(f"Not imported: {', '.join(sorted(found.code.files))}, in {found.code.home}")
         click.echo(f"  digest {found.code.digest}")
+    if found.rest and any(one.privacy for one in found.rest.scenario.hospitals):
+        click.echo("Note: what private hospitals will spend is known once their data is read.")
     for one in found.asked:
         name = one.given["name"]
         click.echo(f"Note: {found.document.locate(one.key)}: only code knows the keys of {name!r}.")

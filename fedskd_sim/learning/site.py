@@ -60,7 +60,7 @@ from fedskd_sim.learning.weights import (
 )
 from fedskd_sim.messages import Spec, Weights
 from fedskd_sim.privacy import accountant
-from fedskd_sim.records import Measure, PrivateNumber
+from fedskd_sim.records import PrivateNumber
 from fedskd_sim.scenario import Architecture, NetworkPart, Scenario, Similarity
 from fedskd_sim.seeds import seed
 
@@ -376,27 +376,23 @@ class Site:
 
         """
         main, model = models.main, models.by_role[models.main]
-        before = {
-            name: snapshot(other)
-            for name, other in models.by_role.items()
-            if name != main and models.every
-        }
+        others = [name for name in models.learners if name != main]
+        before = {name: snapshot(models.by_role[name]) for name in others}
         before[main] = arriving or snapshot(model)
         try:
             sums = self._train(models, job, teaching)
-        except NonFinite as problem:
+        except (NonFinite, Spent) as problem:
             for name, weights in before.items():
                 install(models.by_role[name], weights)
+            if isinstance(problem, Spent):
+                return Session(before[main], "passed", str(problem))
             return Session(before[main], "rolled_back", str(problem), private=self._spent())
-        except Spent as problem:
-            return Session(before[main], "passed", str(problem))
-        work = {"forwards": Measure(float(sums.forwards), 1.0)} if sums.forwards else {}
         return Session(
             export(model),
             reason=sums.remark,
             samples=sums.samples,
             steps=sums.steps,
-            measures={**sums.measures, **work},
+            measures=sums.measured,
             early=sums.early,
             private=self._spent(),
         )

@@ -27,7 +27,7 @@ from fedskd_sim.observe import outcome
 from fedskd_sim.observe.words import amount, duration, short_path
 from fedskd_sim.operate.checks import Slowly, asker, of_code
 from fedskd_sim.operate.execution import make_order
-from fedskd_sim.privacy import accountant
+from fedskd_sim.privacy.accountant import forecasts
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_counts, read_records, read_timings
 from fedskd_sim.ring.program import Program
@@ -164,19 +164,6 @@ class Measured:
             if one.what == "session" and record and record.samples and record.kind in TRAINED:
                 found.setdefault(one.host, []).append((one.end - one.start) / record.samples)
         return {host: median(values) for host, values in found.items()}
-
-    def private(self) -> Iterator[str]:
-        """Describe what hospitals will spend of their patients' privacy in the whole run."""
-        topology = Topology.of(self.scenario)
-        known = {one.host: one for one in read_counts(self.folder)}
-        units = {one.host: one.private["units"] for one in self._records.values() if one.private}
-        for host, number in units.items():
-            samples = sum(known[host].used["train"].values())
-            found = accountant.plan(self.scenario, topology, host, int(number or 0), samples)
-            yield f"privacy of {found}"
-        others = [name for name in self.scenario.members if name not in units]
-        if units and others:
-            yield f"no privacy: {', '.join(others)}"
 
     def cost(self, choose: Callable[[tuple[float, ...]], float]) -> Cost:
         """Return what steps cost; ``choose`` picks from what a step took in the rounds."""
@@ -476,7 +463,7 @@ def find(measured: Measured, short: Scenario, gauge: Gauge, *, at_once: bool) ->
         {name: max(0, free - gauge.least_of_cards[name]) for name, (_, free) in room.cards.items()},
         tuple(measured.hospitals),
         tuple(_problems(usual.error if at_once else None, stored, gauge)),
-        tuple(measured.private()),
+        tuple(forecasts(scenario, read_records(measured.folder), read_counts(measured.folder))),
     )
 
 

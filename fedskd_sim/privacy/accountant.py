@@ -11,12 +11,12 @@ Honkela 2020), as the library dp-accounting composes it, with one unit added or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
 from fedskd_sim.errors import FedskdError, InvalidValue, LibraryMissing, extras_named
-from fedskd_sim.records import PrivateNumber, Record
+from fedskd_sim.records import PrivateNumber, Record, SampleCounts
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.scenario import Privacy, Scenario
@@ -250,6 +250,21 @@ def plan(
     except FedskdError as error:
         error.key = ("hospitals", index, "privacy", *error.key)
         raise
+
+
+def forecasts(
+    scenario: Scenario, records: Iterable[Record], counts: Iterable[SampleCounts]
+) -> Iterator[str]:
+    """Describe what hospitals will spend in the whole run, from what a short one has left; nothing
+    where none is private.
+    """
+    known = {one.host: sum(one.used["train"].values()) for one in counts}
+    units = {one.host: int(one.private["units"] or 0) for one in records if one.private}
+    for host, number in units.items():
+        yield f"privacy of {plan(scenario, Topology.of(scenario), host, number, known[host])}"
+    others = [name for name in scenario.members if name not in units]
+    if units and others:
+        yield f"no privacy: {', '.join(others)}"
 
 
 def rule_of(scenario: Scenario, host: str, units: int) -> Rule:

@@ -175,7 +175,6 @@ def train(
             set_rate(optimisers[role], job.training, moment, job.during)
             change(models.by_role[role], optimisers[role])
     for role, model in models.learners.items():
-        model.train()
         if not all(part.isfinite().all() for part in model.parameters()):
             text = f"a weight of the {role} is not finite after the last step"
             raise NonFinite(text)

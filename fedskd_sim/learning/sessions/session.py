@@ -235,6 +235,12 @@ class RunningSums:
     early: bool = False
     """It ended before its budget was spent."""
 
+    @property
+    def measured(self) -> dict[str, Measure]:
+        """All measures, the passes of teachers among them if there were any."""
+        work = {"forwards": Measure(float(self.forwards), 1.0)} if self.forwards else {}
+        return {**self.measures, **work}
+
     def count(self, samples: int, roles: Mapping[str, bool], asked: int) -> None:
         """Count a step on so many samples, in which frozen models are asked, too."""
         trained = sum(roles.values())

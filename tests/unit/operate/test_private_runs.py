@@ -266,6 +266,8 @@ def test_validate_says_what_a_run_will_spend(tmp_path: Path) -> None:
     assert re.search(r"a: 30 samples.*noise 2: simulated.*queries spend epsilon", done.output)
     assert re.search(r"b: 30 samples.*clipped alone, no guarantee", done.output)
     assert "none: c" in done.output
+    done = CliRunner().invoke(main, ["validate", str(tmp_path / "kept.yaml"), "--no-code"])
+    assert "what private hospitals will spend is known once their data is read" in done.output
 
 
 def test_a_run_without_privacy_says_nothing_of_it(tmp_path: Path) -> None:
