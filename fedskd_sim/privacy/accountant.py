@@ -226,7 +226,7 @@ def _trains(scenario: Scenario, stop: Any) -> bool:
 def plan(
     scenario: Scenario, topology: Topology, host: str, units: int, samples: int
 ) -> SpendingPlan:
-    """SpendingPlan what a private hospital spends, and solve for its noise where it has a target.
+    """Plan what a private hospital spends, and solve for its noise where it has a target.
 
     Args:
         scenario: the run's.

@@ -38,15 +38,15 @@ class SeenLosses(NamedTuple):
     groups: NDArray[np.integer]
     """Of which group each is, (N,)."""
     before: Floats
-    """SeenLosses of the S models that came, (S, N); a row of NaN where none is known."""
+    """Losses of the S models that came, (S, N); a row of NaN where none is known."""
     after: Floats
-    """SeenLosses of the models that left instead, (S, N), in order."""
+    """Losses of the models that left instead, (S, N), in order."""
     visits: NDArray[np.bool_]
     """Which of them were visitors, and not the hospital's own model, (S,)."""
     shown: bool
     """Whether the next hospital sees what leaves; else only two neighbours together do."""
     finals: Floats
-    """SeenLosses of the M models that everybody has in the end, (M, N)."""
+    """Losses of the M models that everybody has in the end, (M, N)."""
     own: int
     """Which of these is the hospital's own."""
 

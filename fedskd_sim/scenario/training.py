@@ -230,8 +230,8 @@ class Instruments(Part):
     the test data."""
     predictions: Annotated[Literal[False, "anonymous", "named"], KEPT] = "anonymous"
     """What every model that the evaluation round tests says of every patient of its host, in one
-    file per hospital. ``anonymous``: a patient is a row of the hospital's own data. ``named``: an id
-    of the source. ``false``: no file. The file stays in the run folder; the report reads it."""
+    file per hospital. ``anonymous``: a patient is a row of the hospital's own data. ``named``: an
+    id of the source. ``false``: no file. It stays in the run folder; the report reads it."""
     keep_hops: NonNegative = 0.0
     """GiB in the run folder, for all hospitals together, in which sessions are kept as they were
     before and after. ``fedskd-sim verify RUN --replay N`` can execute them again. Where there is no
