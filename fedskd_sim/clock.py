@@ -26,6 +26,11 @@ def unix() -> float:
     return _BEGIN + time.monotonic()
 
 
+def computed() -> float:
+    """Return the seconds that this thread has computed so far."""
+    return time.thread_time()
+
+
 def seconds_left(deadline: float) -> float:
     """Return the seconds until a deadline on the monotonic clock; 0 when it has passed."""
     return max(0.0, deadline - time.monotonic())
@@ -44,3 +49,11 @@ def stamp(moment: float | None = None) -> str:
 def compact() -> str:
     """Write the present moment in local time for the name of a file: ``20260131-235959``."""
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(unix()))
+
+
+def time_of_day(moment: float) -> str:
+    """Write a moment (UNIX seconds) as hours and minutes in local time; with the day where that is
+    another than today.
+    """
+    told, today = time.localtime(moment), time.localtime(unix())
+    return time.strftime("%H:%M" if told[:3] == today[:3] else "%a %d %b %H:%M", told)

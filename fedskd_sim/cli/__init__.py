@@ -19,6 +19,7 @@ from fedskd_sim.cli.common import (
     PathArgument,
     Spoken,
     Waiting,
+    complete_scenarios,
     exit_codes,
     say_code,
     with_exit_code,
@@ -27,6 +28,7 @@ from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.data import data as data_group
 from fedskd_sim.cli.follow import audit, collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
+from fedskd_sim.cli.watch import list_runs, watch
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.operate.checks import (
     Slowly,
@@ -68,6 +70,7 @@ def main() -> None:
     \b
     Examples:
       fedskd-sim launch quickstart
+      fedskd-sim watch
       fedskd-sim init mine
       fedskd-sim validate mine.yaml
       fedskd-sim launch fedskin-ham10000 --data ~/data --out runs/skin
@@ -77,7 +80,12 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("scenario", type=PathArgument(path_type=Path), required=False)
+@click.argument(
+    "scenario",
+    type=PathArgument(path_type=Path),
+    required=False,
+    shell_complete=complete_scenarios,
+)
 @CHANGES
 @DATA
 @click.option(
@@ -258,6 +266,8 @@ for command in (
     launch,
     compare,
     data_group,
+    list_runs,
+    watch,
     status,
     logs,
     stop,

@@ -23,11 +23,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from fedskd_sim.errors import FedskdError, OutputNotWritable, extras_named
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
 from fedskd_sim.operate.checks import licences
-from fedskd_sim.scenario import OwnCode, Scenario
+from fedskd_sim.scenario import OwnCode, Scenario, scenarios
 from fedskd_sim.scenario.document import escape_controls
 
 if TYPE_CHECKING:
@@ -159,7 +160,27 @@ class PathArgument(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - lets ~NOBODY be
 
 
-SCENARIO = click.argument("scenario", type=PathArgument(path_type=Path))
+def complete_runs(
+    _context: click.Context, _argument: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Complete run folders here and in ``runs``, and whatever folder is typed."""
+    from fedskd_sim.runtimes.folder import run_folders  # noqa: PLC0415 - only for completion
+
+    places = [str(place) for place in run_folders() if str(place).startswith(typed)]
+    return [*map(CompletionItem, places), CompletionItem(typed, type="dir")]
+
+
+def complete_scenarios(
+    _context: click.Context, _argument: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Complete the names of scenarios that come with the program, and whatever file is typed."""
+    names = [name for name in scenarios() if name.startswith(typed)]
+    return [*map(CompletionItem, names), CompletionItem(typed, type="file")]
+
+
+SCENARIO = click.argument(
+    "scenario", type=PathArgument(path_type=Path), shell_complete=complete_scenarios
+)
 DATA = click.option(
     "--data",
     type=PathArgument(path_type=Path, exists=True, file_okay=False),

@@ -20,6 +20,8 @@ from fedskd_sim.cli.common import (
     NAMESPACE,
     PathArgument,
     Waiting,
+    complete_runs,
+    complete_scenarios,
     say_code,
     with_exit_code,
 )
@@ -38,16 +40,6 @@ if TYPE_CHECKING:
 WATCH_S = 2.0
 
 
-def _folders(
-    _context: click.Context, _argument: click.Parameter, typed: str
-) -> list[CompletionItem]:
-    """Complete run folders here and in ``runs``, and whatever folder is typed."""
-    from fedskd_sim.runtimes.folder import run_folders  # noqa: PLC0415 - only for completion
-
-    places = [str(place) for place in run_folders() if str(place).startswith(typed)]
-    return [*map(CompletionItem, places), CompletionItem(typed, type="dir")]
-
-
 def _hospitals(
     context: click.Context, _argument: click.Parameter, typed: str
 ) -> list[CompletionItem]:
@@ -60,7 +52,7 @@ def _hospitals(
     return [CompletionItem(name) for name in names if name.startswith(typed)]
 
 
-RUN = click.argument("run", shell_complete=_folders)
+RUN = click.argument("run", shell_complete=complete_runs)
 
 
 @click.command()
@@ -187,7 +179,7 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
 
 
 @click.command()
-@click.argument("run", type=PathArgument(path_type=Path), shell_complete=_folders)
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
 @click.option(
     "--format",
     "form",
@@ -225,7 +217,7 @@ def report(run: Path, form: str) -> None:
 
 
 @click.command()
-@click.argument("run", type=PathArgument(path_type=Path))
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
 @click.option(
     "--format",
     "form",
@@ -307,6 +299,7 @@ def audit(run: Path, *, as_values: bool) -> None:
     "source",
     default="quickstart",
     show_default=True,
+    shell_complete=complete_scenarios,
     help="Scenario to begin with: a name, or a file.",
 )
 @with_exit_code
@@ -330,7 +323,7 @@ def init(name: str, source: str) -> None:
 
 
 @click.command()
-@click.argument("run", type=PathArgument(path_type=Path))
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
 @click.option(
     "--replay",
     type=click.IntRange(min=1),

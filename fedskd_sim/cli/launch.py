@@ -27,6 +27,7 @@ from fedskd_sim.cli.common import (
     stop_when_terminated,
     with_exit_code,
 )
+from fedskd_sim.cli.watch import page_of
 from fedskd_sim.observe.words import counted, short_path
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def _say_detached(folder: Path) -> None:
 @click.option(
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
+@click.option("--watch", is_flag=True, help="Serve the live page of the run, as watch does.")
 @with_exit_code
 def launch(
     scenario: Path,
@@ -146,7 +148,7 @@ def launch(
 
     \b
     Examples:
-      fedskd-sim launch quickstart
+      fedskd-sim launch quickstart --watch
       fedskd-sim launch mine.yaml --on memory --out runs/try
       fedskd-sim launch quickstart --set training.epochs=3 --set hospitals.aachen.device=auto
       fedskd-sim launch quickstart --canary-only
@@ -154,9 +156,10 @@ def launch(
     """
     from fedskd_sim.operate import execution  # noqa: PLC0415 - only commands that run something pay for it
 
-    canary, only = cluster.pop("canary"), cluster.pop("canary_only")
+    canary, only, watched = (cluster.pop(name) for name in ("canary", "canary_only", "watch"))
     _check_flags(cluster, data, in_cluster=runtime == "kubernetes", canary=canary or only)
     detach = cluster.pop("detach")
+    _check_watch(wanted=watched, detach=detach, only=only)
     place = execution.runtime_of(runtime, execution.Cluster(**cluster))
     loaded = _check(scenario, runtime, place, data, changes)
     if only:
@@ -168,8 +171,14 @@ def launch(
     if detach:
         execution.launch_only(place, order, command())
         _say_detached(order.folder)
-    else:
+        return
+    with page_of(order.folder, wanted=watched):
         tell_end(order, execution.carry_out(place, order, attendant(order)))
+
+
+def _check_watch(*, wanted: bool, detach: bool, only: bool) -> None:
+    if wanted and (only or detach):
+        raise click.UsageError("--watch shows a run that this command carries out to its end")
 
 
 def _check(

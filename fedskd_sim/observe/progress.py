@@ -5,7 +5,9 @@ lines elsewhere, and only so many of them where they cannot replace each other.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from types import TracebackType
 from typing import Self
 
@@ -166,6 +168,11 @@ each) over three fifths."""
 class LiveView:
     """Shows who hosts whom; use as a context manager and feed it events."""
 
+    @classmethod
+    def unseen(cls, topology: Topology) -> Self:
+        """Make one that prints nothing: whoever asks it shows what it knows."""
+        return cls(topology, Console(file=StringIO()), quiet=True)
+
     def __init__(self, topology: Topology, console: Console, *, quiet: bool = False) -> None:
         """Prepare a row for every hospital: warm-up, sessions, stops and the evaluation at home;
         ``quiet``: no lines.
@@ -290,6 +297,11 @@ class LiveView:
         table = self._table()
         table.title = None
         self._console.print(table)
+
+    @property
+    def rows(self) -> Mapping[str, HospitalRow]:
+        """Return what every hospital does."""
+        return self._rows
 
     @property
     def remark(self) -> str:

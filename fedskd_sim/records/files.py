@@ -186,6 +186,12 @@ def parse_record(line: str | bytes) -> Record:
     return _check(record)
 
 
+def parse_timing(line: str | bytes) -> Timing:
+    """Read one line of a hospital's timings; raises ValueError for what is none."""
+    timing: Timing = _forms()[Timing].validate_json(line, strict=True)
+    return timing
+
+
 def _check(entry: Line) -> Line:
     """Refuse shares that are none, and counts without all splits; raises ValueError."""
     if isinstance(entry, Timing):

@@ -5,7 +5,8 @@ since a long run has millions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ class GatheredStep(NamedTuple):
     """A session of one model, in the order of its way: where it was and what came of it.
 
     ``stop`` numbers the model's stops through all rounds, K a round, the last of a round at home; 0
-    is the warm-up. ``accuracy`` is a share of the host's validation data, ``drift`` the relative
-    parameter change of the session; NaN if unknown.
+    is the warm-up. ``accuracy`` is a share of the host's validation data, ``resident`` that of the
+    host's own model after it, ``drift`` the relative parameter change of the session, ``loss`` the
+    mean cross-entropy; ``batch``, ``pixel`` and ``region`` are the mean distances of the visitor's
+    similarity from the resident's. NaN if unknown.
     """
 
     stop: int
@@ -34,12 +37,18 @@ class GatheredStep(NamedTuple):
     rolled_back: bool
     accuracy: float
     drift: float
+    loss: float = math.nan
+    resident: float = math.nan
+    batch: float = math.nan
+    pixel: float = math.nan
+    region: float = math.nan
 
 
 _ROW = np.dtype(
     [
         ("stop", "i8"), ("round", "i4"), ("hop", "i4"), ("host", "i4"), ("home", "?"),
-        ("rolled_back", "?"), ("accuracy", "f8"), ("drift", "f8"),
+        ("rolled_back", "?"), ("accuracy", "f8"), ("drift", "f8"), ("loss", "f4"),
+        ("resident", "f4"), ("batch", "f4"), ("pixel", "f4"), ("region", "f4"),
     ]
 )  # fmt: skip
 LEVELS = ("batch", "pixel", "region")
@@ -77,6 +86,12 @@ class Way(Sequence[GatheredStep]):
     def column(self, name: str) -> NDArray[Any]:
         """Return one of the fields, but ``host``, of all steps."""
         found: NDArray[Any] = self._table[: self._count][name]
+        return found
+
+    def places(self, order: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return the places of all steps' hosts in an order; -1 for one that it does not have."""
+        known = np.array([order.get(name, -1) for name in self._names], dtype=np.int64)
+        found: NDArray[np.int64] = known[self.column("host")] if len(known) else np.empty(0, int)
         return found
 
     def __eq__(self, other: object) -> bool:
@@ -231,6 +246,9 @@ def most_steps(models: int) -> int:
 
 
 def _step(record: Record, size: int) -> GatheredStep:
+    def mean(name: str) -> float:
+        return record.measures.get(name, NOTHING).mean
+
     return GatheredStep(
         stop=size * (record.round - 1) + max(1, record.hop) if record.round else 0,
         round=record.round,
@@ -238,6 +256,9 @@ def _step(record: Record, size: int) -> GatheredStep:
         host=record.host,
         home=record.host == record.model,
         rolled_back=record.outcome == "rolled_back",
-        accuracy=record.measures.get("accuracy", NOTHING).mean,
-        drift=record.measures.get("drift", NOTHING).mean,
+        accuracy=mean("accuracy"),
+        drift=mean("drift"),
+        loss=mean("loss"),
+        resident=mean("resident_accuracy"),
+        **{level: mean(f"similarity_{level}") for level in LEVELS},
     )

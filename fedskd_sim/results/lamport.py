@@ -217,26 +217,24 @@ def style(models: int) -> str:
     """Write the style sheet of so many models: those of the pictures of accuracy and drift."""
     lines = []
     for number in range(models):
-        colour, dashes = _colour(number), _dashes(number)
+        colour, dashes = look_of(number)
         dashed = f"stroke-dasharray:{dashes};" if dashes else ""
         lines.append(
-            f".a{number}{{stroke:{_ink(colour)};{dashed}"
-            f"marker-end:url(#head-{colour.name})}}.b{number}{{fill:{_ink(colour)}}}"
+            f".a{number}{{stroke:{ink_of(colour)};{dashed}"
+            f"marker-end:url(#head-{colour.name})}}.b{number}{{fill:{ink_of(colour)}}}"
         )
     return "\n".join(lines)
 
 
-def _colour(number: int) -> Colour:
-    return SERIES[number % len(SERIES)]
-
-
-def _dashes(number: int) -> str:
-    """Return the dashes of a model: with a colour, no others' of three dozen."""
+def look_of(number: int) -> tuple[Colour, str]:
+    """Return a model's colour and dashes ('': none), which no others of three dozen have."""
     dashes = DASHES[(number + number // len(SERIES)) % len(DASHES)]
-    return "" if isinstance(dashes, str) else " ".join(f"{1.5 * one:g}" for one in dashes[1])
+    dashed = "" if isinstance(dashes, str) else " ".join(f"{1.5 * one:g}" for one in dashes[1])
+    return SERIES[number % len(SERIES)], dashed
 
 
-def _ink(colour: Colour) -> str:
+def ink_of(colour: Colour) -> str:
+    """Write a colour as a style sheet knows it."""
     return f"var(--{colour.name},{colour.light})"
 
 
@@ -245,7 +243,7 @@ def _heads() -> str:
     heads = (
         f'<marker id="head-{one.name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
         f'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 .8 8 4 0 7.2z" '
-        f'fill="{_ink(one)}"/></marker>'
+        f'fill="{ink_of(one)}"/></marker>'
         for one in SERIES
     )
     return f"<defs>{''.join(heads)}</defs>"

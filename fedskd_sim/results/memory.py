@@ -11,8 +11,9 @@ out, and so give retention alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
+from typing import NamedTuple
 
 from fedskd_sim.records import LEAVING, PROBE, Record
 
@@ -21,6 +22,13 @@ MemoryPart = tuple[str, str, int, int, str]
 """``forgetting`` or ``retention``, whose model, in which round, after which hop, whose data."""
 SMALLEST_GAIN = 0.02
 """A gain below this says nothing about how much of it is kept."""
+
+
+class TravellerMemory(NamedTuple):
+    """The same of one model."""
+
+    forgetting: float | None
+    retention: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,10 @@ class Remembered:
     retention: float | None
     backward: float | None
     kept: Mapping[int, float]
+    models: Mapping[str, TravellerMemory] = field(default_factory=dict)
+    """Forgetting and retention of every model of which one is known."""
+    gains: Mapping[tuple[str, int, int, str], float] = field(default_factory=dict)
+    """By model, round, hop and host: a_h(s) - a_{h-1}(s) of a visit to s at hop h."""
 
 
 def assess_memory(records: Sequence[Record]) -> Remembered:
@@ -53,7 +65,19 @@ def assess_memory(records: Sequence[Record]) -> Remembered:
         average(parts, "retention"),
         fmean(backward) if backward else None,
         {after: fmean(shares) for after, shares in sorted(kept.items())},
+        _by_model(parts),
+        {place: gain for tour in tours for place, gain in _gains(tour)},
     )
+
+
+def _by_model(parts: Mapping[MemoryPart, float]) -> dict[str, TravellerMemory]:
+    each: dict[str, dict[MemoryPart, float]] = {}
+    for part, value in parts.items():
+        each.setdefault(part[1], {})[part] = value
+    return {
+        model: TravellerMemory(average(own, "forgetting"), average(own, "retention"))
+        for model, own in each.items()
+    }
 
 
 def remembered(records: Sequence[Record]) -> dict[MemoryPart, float]:
@@ -130,6 +154,13 @@ def _backward(tour: _Tour) -> Iterator[float]:
     for hop, host in enumerate(tour.hosts[:-1], 1):
         if host in tour.probes[-1]:
             yield tour.probes[-1][host] - tour.probes[hop][host]
+
+
+def _gains(tour: _Tour) -> Iterator[tuple[tuple[str, int, int, str], float]]:
+    for hop, host in enumerate(tour.hosts, 1):
+        if host in tour.probes[hop] and host in tour.probes[hop - 1]:
+            gain = tour.probes[hop][host] - tour.probes[hop - 1][host]
+            yield (tour.model, tour.round, hop, host), gain
 
 
 def _gains_kept(tour: _Tour) -> Iterator[tuple[int, float]]:

@@ -16,10 +16,12 @@ from fedskd_sim.results import (
     waypictures,
 )
 from fedskd_sim.results.account import Account
+from fedskd_sim.results.charts import LOOKS
 from fedskd_sim.results.lamport import Course
 from fedskd_sim.results.rows import Column, Table, percent
 from fedskd_sim.results.svg import PALETTE
 from fedskd_sim.results.tables import Summary
+from fedskd_sim.results.teaching import taught
 from fedskd_sim.results.text import RESTS, TITLES, measured
 
 TEMPLATE = "page.html.j2"
@@ -44,27 +46,25 @@ def as_html(
         account: what its algorithm is, and how it ended; None where that is not known.
 
     """
-    text: str = (
-        templates()
-        .get_template(TEMPLATE)
-        .render(
-            summary=summary,
-            travels=waypictures.travels(summary),
-            some_ways=waypictures.sampling(summary),
-            some_times=timeline.sampling(summary, course.spans),
-            numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
-            tables=_tables(summary),
-            rests=RESTS,
-            titles=TITLES,
-            drawn_hosts=_count_drawn(summary),
-            scenario=scenario,
-            environment=environment,
-            account=account,
-            facts=_facts(account, course, environment),
-            samples=samples,
-            course=course.on_page(summary.hospitals),
-            pictures=_draw_pictures(summary, course),
-        )
+    template = templates().get_template(TEMPLATE)
+    text: str = template.render(
+        summary=summary,
+        travels=waypictures.travels(summary),
+        some_ways=waypictures.sampling(summary),
+        some_times=timeline.sampling(summary, course.spans),
+        numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
+        tables=_tables(summary),
+        rests=RESTS,
+        titles=TITLES,
+        drawn_hosts=_count_drawn(summary),
+        scenario=scenario,
+        environment=environment,
+        account=account,
+        facts=_facts(account, course, environment),
+        samples=samples,
+        course=course.on_page(summary.hospitals),
+        pictures=_draw_pictures(summary, course),
+        taught=taught(summary),
     )
     return text
 
@@ -74,6 +74,7 @@ def templates() -> Any:
     written.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
+    from markupsafe import Markup  # noqa: PLC0415 - as above
 
     found = Environment(
         loader=PackageLoader("fedskd_sim.results", ""),
@@ -83,7 +84,7 @@ def templates() -> Any:
         lstrip_blocks=True,
     )
     found.filters.update(percent=percent, size=amount, sentences=audit.sentences)
-    found.globals.update(palette=PALETTE)
+    found.globals.update(palette=PALETTE, chart_looks=Markup(LOOKS))  # noqa: S704 - our own
     return found
 
 

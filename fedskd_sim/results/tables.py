@@ -23,6 +23,8 @@ from fedskd_sim.results.patients import Patients, as_plain, thin
 from fedskd_sim.results.rows import plain
 
 METRICS = (*ONE_LABEL.titles,)
+WAY = ("stop", "round", "hop", "host", "home", "rolled_back", "accuracy", "drift")
+"""What report.json has of a session: the first fields of what was gathered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +166,11 @@ def as_json(summary: Summary) -> dict[str, Any]:
         each with ``name`` and ``architecture``; ``tested``: for each of them its test ``samples``
         and how many its ``rarest`` class has; ``ensemble``, ``unseen``: the mean of every metric of
         the ensemble, and on hospitals held out; empty without any; ``memory``: ``forgetting``,
-        ``retention`` and ``backward`` in shares, and ``kept``, the share of a visit's gain that is
-        left after 0, 1, ... more hops; ``counts``: ``hops``, ``sessions``, ``rolled_back``,
-        ``bytes``, ``samples``; ``samples``: for each hospital ``host``, ``source``, and by class
-        ``found``, ``used`` (by split), ``left_out`` (by reason); ``metrics``: for
+        ``retention`` and ``backward`` in shares, ``kept``, the share of a visit's gain that is
+        left after 0, 1, ... more hops, and ``models``, forgetting and retention of each;
+        ``counts``: ``hops``, ``sessions``, ``rolled_back``, ``bytes``, ``samples``; ``samples``:
+        for each hospital ``host``, ``source``, and by class ``found``, ``used`` (by split),
+        ``left_out`` (by reason); ``metrics``: for
         balanced_accuracy, auc and accuracy: ``personalization`` and ``generalization`` (means over
         the hospitals), ``own`` and ``others`` (one value per hospital), ``matrix`` (row: model,
         column: host); ``single_patients``: as `fedskd_sim.results.patients.as_plain` gives them,
@@ -192,16 +195,25 @@ def _shown(summary: Summary) -> dict[str, Any]:
         "tested": [basis._asdict() for basis in summary.bases],
         "ensemble": summary.ensemble,
         "unseen": summary.unseen,
-        "memory": asdict(summary.memory),
+        "memory": _remembered(summary.memory),
         "counts": asdict(summary.counts),
         "samples": [asdict(one) for one in summary.samples],
         "metrics": {metric: _shares(matrix) for metric, matrix in summary.matrices.items()},
         "single_patients": as_plain(summary.patients) if summary.patients else None,
         "ways": {
-            model: [step._asdict() for step in thin(steps, most)]
+            model: [
+                dict(zip(WAY, step, strict=False))  # what else was gathered is in the records
+                for step in thin(steps, most)
+            ]
             for model, steps in summary.ways.items()
         },
     }
+
+
+def _remembered(memory: Remembered) -> dict[str, Any]:
+    models = {name: one._asdict() for name, one in memory.models.items()}
+    whole = ("forgetting", "retention", "backward", "kept")
+    return {name: getattr(memory, name) for name in whole} | {"models": models}
 
 
 def _shares(matrix: Matrix) -> dict[str, Any]:

@@ -70,8 +70,12 @@ FLAGS = {
         "--canary",
         "--canary-only",
         "--keep",
+        "--watch",
     },
     "data": set(),
+    # a page beside a run: it reads, and changes nothing; --attended is the launcher's own
+    "watch": {"run", "--port", "--open", "--attended"},
+    "list": {"folder", "--json"},
     "status": {"run", "--watch", *PLACE},
     "logs": {"run", "hospital", "--follow", *PLACE},
     "stop": {"run", *PLACE},
@@ -109,6 +113,8 @@ COMMANDS = (
     "launch",
     "compare",
     "data",
+    "list",
+    "watch",
     "status",
     "logs",
     "stop",
@@ -387,6 +393,34 @@ def test_shell_completion_works(cli: Callable) -> None:
         line.partition(",")[2] for line in cli(env={**os.environ, **typed}).stdout.splitlines()
     }
     assert offered == {"validate", *COMMANDS}
+
+
+@pytest.mark.parametrize("before", ["launch", "validate", "compare", "init mine --from"])
+def test_the_names_of_scenarios_complete(cli: Callable, before: str) -> None:
+    """Those that come with the program and begin as what is typed."""
+    typed = {
+        "COMP_WORDS": f"fedskd-sim {before} qui",
+        "COMP_CWORD": str(len(before.split()) + 1),
+        "_FEDSKD_SIM_COMPLETE": "bash_complete",
+    }
+    lines = cli(env={**os.environ, **typed}).stdout.splitlines()
+    assert [line for line in lines if line.startswith("plain")] == ["plain,quickstart"]
+
+
+def test_list_says_how_runs_stand(cli: Callable, tmp_path: Path) -> None:
+    """For people in a table, for programs as JSON; a folder that is not there is an error."""
+    call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
+    assert "ended well" in call("list", tmp_path).stdout
+    (row,) = json.loads(call("list", tmp_path, "--json").stdout)
+    assert row["run"] == "run"
+    assert row["state"] == "ended well"
+    assert row["algorithm"] == "placebo"
+    nothing = call("list", tmp_path / "nothing")
+    assert nothing.exit_code == 34
+    assert "there is no folder" in nothing.stderr
+    assert call("watch", tmp_path / "nothing").exit_code == 34
+    watched = ("--watch", "--detach", "--on", "kubernetes")
+    assert call("launch", SCENARIOS / "placebo-ok.yaml", *watched).exit_code == 2
 
 
 def test_validating_does_not_import_what_it_does_not_need() -> None:

@@ -23,6 +23,7 @@ from fedskd_sim.results.timeline import MOST_BARS, MOST_ROWS, Spans, busy, sampl
 from fedskd_sim.results.waypictures import MOST_PANELS, MOST_POINTS, _band, _line, accuracy
 from fedskd_sim.results.waypictures import sampling as ways_left_out
 
+SHARES = (0.1, 2.0, 0.5, 0.25, 0.5, 0.5, 0.5)
 FORTY = tuple(f"site-{number:02}" for number in range(40))
 
 
@@ -136,7 +137,7 @@ def test_a_way_gives_its_steps_as_they_were_in_the_order_of_stops() -> None:
     """Whatever the order and number in which they come."""
     draw = random.Random(5)
     steps = [
-        GatheredStep(stop, stop // 9, stop % 9, f"h{stop % 7}", stop % 9 == 8, stop == 3, 0.1, 2.0)
+        GatheredStep(stop, stop // 9, stop % 9, f"h{stop % 7}", stop % 9 == 8, stop == 3, *SHARES)
         for stop in range(3000)
     ]
     found = Way(draw.sample(steps, 3000))
