@@ -47,11 +47,16 @@ class Outcome:
     @property
     def words(self) -> str:
         """Return it in one sentence without a full stop."""
+        return f"{self.state} {self.after}"
+
+    @property
+    def after(self) -> str:
+        """Return what is behind its state: how long it took, who failed, and the exit code."""
         if self.state == "going":
-            return f"going since {clock.stamp(self.started)}, as far as its folder tells"
+            return f"since {clock.stamp(self.started)}, as far as its folder tells"
         whose = f": {self.culprit}" if self.culprit else ""
         code = f", exit code {self.code}" if self.code else ""
-        return f"{self.state} after {duration(self.ended - self.started)}{whose}{code}"
+        return f"after {duration(self.ended - self.started)}{whose}{code}"
 
 
 _FORM: TypeAdapter[Outcome] = TypeAdapter(Outcome)

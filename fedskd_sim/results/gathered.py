@@ -6,6 +6,7 @@ since a long run has millions.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -152,6 +153,8 @@ class Gathered:
     """The scenario's own, which make losses that are not finite."""
     poisoned: int = 0
     """Sessions rolled back after a model may have left with such a poison."""
+    undone: Counter[str] = field(default_factory=Counter)
+    """Why sessions were rolled back, in the words of their records."""
     left_out: dict[str, set[int]] = field(default_factory=dict)
     """Hospitals without which the ring went on, and in which rounds, as the others name them."""
     uncompared: dict[str, list[int]] = field(default_factory=dict)
@@ -201,6 +204,7 @@ class Gathered:
         counts.sessions += session
         if record.outcome == "rolled_back":
             counts.rolled_back += 1
+            self.undone[record.reason or "no reason on record"] += 1
             self.poisoned += any(_is_before(poison, record) for poison in self.poisons)
         counts.bytes += record.bytes
         counts.samples += record.samples

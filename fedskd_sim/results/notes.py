@@ -20,6 +20,7 @@ from fedskd_sim.results.memory import Remembered
 from fedskd_sim.results.predictions import read_predictions
 
 ADJUSTED = "balanced_accuracy_adjusted"
+MOST_REASONS = 5
 
 
 def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dict[str, float]:
@@ -45,13 +46,40 @@ def unseen(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[str, fl
     return averages(records, lambda record: record.kind == "evaluation" and record.host in held_out)
 
 
-def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
-    """Yield the sentences that belong under the tables, each whole."""
-    records, hospitals = found.kept, found.hospitals
-    tested = {
-        (record.model, record.host): record for record in records if record.kind == "evaluation"
+def incomplete(found: Gathered) -> Iterator[str]:
+    """Yield a sentence for everything that the results lack."""
+    _, returns = found.absences
+    for name, (round_, away) in sorted(returns.items()):
+        if away and (name not in found.words or found.words[name].round < round_):
+            continue  # it was to be back, and was not
+        rounds = ", ".join(map(str, sorted(found.left_out.get(name, ()))))
+        then = "and was lost again" if away else "on"
+        yield (
+            f"The ring went on without {name} in these rounds: {rounds}. It was back from round "
+            f"{round_} {then}."
+        )
+    cells, tested = len(found.hospitals) * len(found.hospitals + found.held_out), len(_tests(found))
+    if tested < cells:
+        yield _of_missing(found, cells - tested, cells)
+
+
+def _tests(found: Gathered) -> Collection[Record]:
+    return {
+        (record.model, record.host): record for record in found.kept if record.kind == "evaluation"
     }.values()
-    yield from _of_gaps(found, tested)
+
+
+def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
+    """Yield the sentences that belong under the tables, each whole: of method and of course."""
+    records, hospitals, tested = found.kept, found.hospitals, _tests(found)
+    cells = len(hospitals) * len(hospitals + found.held_out)
+    without = sum(math.isnan(record.measures.get("auc", NOTHING).mean) for record in tested)
+    if 0 < without < len(tested):
+        yield (
+            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least "
+            "two classes. "
+            "Means leave them out."
+        )
     strange = unseen(records, found.held_out)
     if strange:
         names = ", ".join(found.held_out)
@@ -65,30 +93,6 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
         if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
             yield f"{record.host}: {record.reason}."
     yield from _of_sessions(found)
-
-
-def _of_gaps(found: Gathered, tested: Collection[Record]) -> Iterator[str]:
-    """Say which tests are missing, and which have no AUC."""
-    _, returns = found.absences
-    for name, (round_, away) in sorted(returns.items()):
-        if away and (name not in found.words or found.words[name].round < round_):
-            continue  # it was to be back, and was not
-        rounds = ", ".join(map(str, sorted(found.left_out.get(name, ()))))
-        then = "and was lost again" if away else "on"
-        yield (
-            f"The ring went on without {name} in these rounds: {rounds}. It was back from round "
-            f"{round_} {then}."
-        )
-    cells = len(found.hospitals) * len(found.hospitals + found.held_out)
-    if len(tested) < cells:
-        yield _of_missing(found, cells - len(tested), cells)
-    without = sum(math.isnan(record.measures.get("auc", NOTHING).mean) for record in tested)
-    if 0 < without < len(tested):
-        yield (
-            f"There is no AUC for {without} of {cells} evaluations: it needs test data of at least "
-            "two classes. "
-            "Means leave them out."
-        )
 
 
 def _of_adjustment(corrected: Sequence[Record]) -> Iterator[str]:
@@ -126,10 +130,11 @@ def _of_sessions(found: Gathered) -> Iterator[str]:
     rolled_back = found.counts.rolled_back
     if rolled_back:
         sessions = "1 session was" if rolled_back == 1 else f"{rolled_back} sessions were"
-        yield (
-            f"{sessions} rolled back: the loss was not finite, and both models went on as they had "
-            "come."
+        why = "; ".join(
+            f"{reason} ({times})" if len(found.undone) > 1 else reason
+            for reason, times in found.undone.most_common(MOST_REASONS)
         )
+        yield f"{sessions} rolled back, and both models went on as they had come: {why}."
     if found.poisoned:
         number = "All" if found.poisoned == rolled_back else f"{found.poisoned} of them"
         came = "It came" if rolled_back == 1 else f"{number} came"

@@ -16,12 +16,12 @@ from fedskd_sim.results import (
     waypictures,
 )
 from fedskd_sim.results.account import Account
-from fedskd_sim.results.charts import LOOKS
+from fedskd_sim.results.charts import LOOKS, MOST_LINES
 from fedskd_sim.results.lamport import Course
 from fedskd_sim.results.rows import Column, Table, percent
 from fedskd_sim.results.svg import PALETTE
 from fedskd_sim.results.tables import Summary
-from fedskd_sim.results.teaching import taught
+from fedskd_sim.results.teaching import each_model, taught
 from fedskd_sim.results.text import RESTS, TITLES, measured
 
 TEMPLATE = "page.html.j2"
@@ -139,10 +139,11 @@ def _facts(
 def _draw_pictures(summary: Summary, course: Course) -> dict[str, Any]:
     from markupsafe import Markup  # noqa: PLC0415 - only the page needs it
 
+    few = len(summary.hospitals) <= MOST_LINES
     drawn = {
         "matrix": pictures.matrix(summary),
         "accuracy": waypictures.accuracy(summary),
-        "drift": waypictures.drift(summary),
+        "drift": waypictures.drift(summary) if few else each_model(summary, "drift"),
         "dilution": pictures.dilution(summary),
         "timeline": "" if course.drawn_whole else timeline.timeline(summary, course.spans),
         "patients": patientpictures.panels(summary.patients) if summary.patients else "",

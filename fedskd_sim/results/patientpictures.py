@@ -57,7 +57,9 @@ def panels(patients: Patients) -> str:
             _roc(middle, host, row, patients.classes)
             _calibration(right, row)
         for axes, title in zip(
-            grid[0], ("decided for", "ROC, each class against the rest", "calibration"), strict=True
+            grid[0],
+            ("predicted class", "ROC, one class against the rest", "calibration"),
+            strict=True,
         ):
             axes.set_title(title, loc="left")
 
@@ -123,8 +125,8 @@ def _roc(axes: Axes, host: HostRows, row: PatientRow, classes: Sequence[str]) ->
             label=name,
         )
     axes.set(
-        xlabel="others taken for it, percent",
-        ylabel="found, percent",
+        xlabel="false positive rate, percent",
+        ylabel="true positive rate, percent",
         xlim=(-2, 102),
         ylim=(-2, 102),
     )
@@ -133,7 +135,7 @@ def _roc(axes: Axes, host: HostRows, row: PatientRow, classes: Sequence[str]) ->
 
 
 def _calibration(axes: Axes, row: PatientRow) -> None:
-    """Draw how often a bin is right over how sure it is; bars below are its number of patients."""
+    """Draw accuracy over confidence, by bins; bars below are the number of patients of each."""
     bins = row.calibration
     edges = np.arange(BINS) * 100 / BINS
     axes.bar(
@@ -165,8 +167,8 @@ def _calibration(axes: Axes, row: PatientRow) -> None:
         markersize=4,
     )
     axes.set(
-        xlabel=f"sure, percent (error {percent(bins.error)})",
-        ylabel="right, percent",
+        xlabel=f"confidence, percent (expected calibration error {percent(bins.error)})",
+        ylabel="accuracy, percent",
         xlim=(-2, 102),
         ylim=(-2, 102),
     )

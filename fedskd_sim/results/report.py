@@ -124,7 +124,10 @@ def _summary(
     patients = assess(run, found.kept, hospitals, held_out, cut)
     if patients:
         summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
-    return replace(summary, notes=(*summary.notes, _of_torn(cut))) if cut else summary
+    if not cut:
+        return summary
+    lacks = (*summary.incomplete, _of_torn(cut))
+    return replace(summary, notes=(*summary.notes, _of_torn(cut)), incomplete=lacks)
 
 
 def _of_torn(files: list[str]) -> str:

@@ -18,7 +18,16 @@ from fedskd_sim.records import NOTHING, Record, SampleCounts
 from fedskd_sim.results.audit import Audited
 from fedskd_sim.results.gathered import Counts, Gathered, Way, most_steps
 from fedskd_sim.results.memory import Remembered, assess_memory
-from fedskd_sim.results.notes import Basis, bases, ensemble, mean, notes, together, unseen
+from fedskd_sim.results.notes import (
+    Basis,
+    bases,
+    ensemble,
+    incomplete,
+    mean,
+    notes,
+    together,
+    unseen,
+)
 from fedskd_sim.results.patients import Patients, as_plain, thin
 from fedskd_sim.results.rows import plain
 
@@ -82,10 +91,13 @@ class Summary:
     counts: Counts
     complete: bool
     notes: tuple[str, ...]
+    """Sentences under the tables, first those of `incomplete`."""
     samples: tuple[SampleCounts, ...] = ()
     """What every hospital has read of its source, as far as it is known."""
     patients: Patients | None = None
     """What is known of single patients; None where the run has no predictions."""
+    incomplete: tuple[str, ...] = ()
+    """Of the notes, what the results lack."""
     disturbed: str = ""
     """What disturbed the run on purpose; empty where nothing did, or nobody knows."""
     reveals: Audited | None = None
@@ -100,6 +112,11 @@ class Summary:
             (own, together(other for place, other in enumerate(self.bases) if place != model))
             for model, own in enumerate(self.bases)
         ]
+
+    @property
+    def tested(self) -> bool:
+        """Return whether any model was evaluated anywhere."""
+        return any(each.missing < len(self.hospitals) ** 2 for each in self.matrices.values())
 
     @property
     def headline(self) -> str:
@@ -139,6 +156,7 @@ def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
         (record.model, record.host): record for record in found.kept if record.kind == "evaluation"
     }
     counts, memory = bases(found.kept, rarest, "accuracy"), assess_memory(found.kept)
+    lacks = tuple(incomplete(found))
     return Summary(
         scenario=first.scenario if first else "",
         seed=first.seed if first else None,
@@ -152,7 +170,8 @@ def summary_of(found: Gathered, rarest: Mapping[str, int]) -> Summary:
         memory=memory,
         counts=found.counts,
         complete=len(cells) == len(hospitals) * len(hospitals + held_out),
-        notes=tuple(notes(found, memory)),
+        notes=(*lacks, *notes(found, memory)),
+        incomplete=lacks,
     )
 
 

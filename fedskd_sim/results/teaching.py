@@ -5,6 +5,7 @@ stop changed at both, and what travellers keep and forget; from the records' mea
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -145,6 +146,22 @@ def over_stops(summary: Summary, field: str, chart: Chart) -> str:
             for name, way in summary.ways.items()
         },
     )
+
+
+def each_model(summary: Summary, field: str) -> str:
+    """Draw a share of every session as a map of models and stops, or rounds, the models with the
+    largest newest value first; '' where it was not measured.
+    """
+    stops, size = Stops.of(summary.ways, summary.hospitals), len(summary.hospitals)
+    found = stops.grid(stops.model, getattr(stops, field), (size, size))
+    if not np.isfinite(found).any():
+        return ""
+    with warnings.catch_warnings(action="ignore"):  # a model without any value
+        last = np.nan_to_num(np.nanmean(found[:, -max(1, found.shape[1] // 4) :], axis=1))
+    order = np.argsort(-last, kind="stable")
+    names, along = labels(stops, size)
+    rows = [summary.hospitals[place] for place in order]
+    return heat(Cells(f"{field} of each model", rows, names, along, "%", 100), found[order])
 
 
 def legend(names: Sequence[str]) -> str:

@@ -407,7 +407,7 @@ def test_the_names_of_scenarios_complete(cli: Callable, before: str) -> None:
     assert [line for line in lines if line.startswith("plain")] == ["plain,quickstart"]
 
 
-def test_list_says_how_runs_stand(cli: Callable, tmp_path: Path) -> None:
+def test_list_says_how_runs_stand(tmp_path: Path) -> None:
     """For people in a table, for programs as JSON; a folder that is not there is an error."""
     call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", tmp_path / "run")
     assert "ended well" in call("list", tmp_path).stdout

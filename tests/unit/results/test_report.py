@@ -464,7 +464,7 @@ def test_the_page_is_one_well_formed_file_that_asks_for_nothing(tmp_path: Path, 
     ids = [value for name, value in outline.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert outline.attributes.count(("role", "img")) == outline.tags.count("svg") - 1
-    assert outline.tags.count("image") == (1 if size > 6 else 0)
+    assert outline.tags.count("image") == (2 if size > 6 else 0)
     assert outline.attributes.count(("aria-hidden", "true")) == 1
     assert all(name in outline.words for name in names)
 
