@@ -1,0 +1,67 @@
+"""The live page beside a run of processes: in a real browser, and as `launch --watch` starts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from browsing import PROGRAM, browser
+from watching import PATIENCE_S, events, go_on, held_at, until
+
+
+def told(process: subprocess.Popen) -> str:
+    """Return the address that the next line of a command tells, if it does."""
+    return process.stdout.readline().partition("watch: ")[2].strip()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROGRAM, reason="no chromium on PATH")
+def test_a_model_arrives_on_the_map_of_a_browser(
+    begun: Callable, program: Callable, tmp_path: Path
+) -> None:
+    """The page shows h1's model at h2 while h2 holds it, and later that the run has ended well,
+    without being loaded again.
+    """
+    process, out = begun()
+    until(lambda: held_at(out, 0) or process.poll() is not None)
+    address = told(program("watch", out))
+    with browser(tmp_path / "profile") as page:
+        page.open(address)
+        until(lambda: page.has('.model[data-model="h1"][data-host="h2"][data-to=""]'))
+        page.ask("window.loaded = 1")
+        assert page.ask("document.querySelector('[role=status]').textContent") == "going"
+        go_on(out)
+        until(lambda: page.ask("document.body.dataset.ended") == "yes")
+        assert page.ask("document.querySelector('[role=status]').textContent") == "ended well"
+        assert page.has('.model[data-model="h1"][data-host="h0"]')  # where it was tested last
+        assert page.ask("window.loaded") == 1
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+
+
+def test_launch_shows_its_run_and_takes_the_page_away(
+    program: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """`launch --watch` names the page at its beginning; it answers while the run goes, and the
+    launch ends with its own exit code, and the page with it.
+    """
+    file = scenario_file(
+        "name: shown\nhospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]"
+        "\nalgorithm: {name: placebo, rounds: 3, session_seconds: 0.3}\n"
+    )
+    out = tmp_path / "out"
+    launched = program("launch", file, "--watch", "--out", out)
+    address = until(partial(told, launched))
+    with urlopen(f"{address}fragments") as answer:
+        assert "ring" in json.load(answer)["fragments"]
+    rest, errors = launched.communicate(timeout=PATIENCE_S)
+    assert launched.returncode == 0, errors
+    assert "ended well" in rest
+    assert events(out, "*", "done")
+    with pytest.raises(OSError, match="refused"):
+        urlopen(f"{address}fragments")
