@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 
 from prometheus_client import (
@@ -20,10 +21,13 @@ from prometheus_client import (
     Enum,
     Gauge,
     Histogram,
+    Info,
     start_http_server,
     write_to_textfile,
 )
+from prometheus_client.metrics_core import Metric
 
+from fedskd_sim import __version__, clock
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import HopId
 from fedskd_sim.records import Record
@@ -113,18 +117,33 @@ class Transfer:
     tries: int
 
 
+class Registry(CollectorRegistry):
+    """Collects without the moments at which counters were made, which would double the series."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families as they are scraped."""
+        for family in super().collect():
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
+
+
 class HospitalMetrics:
     """The metrics of one hospital in a registry of their own, so that many can live in one
     process.
     """
 
     def __init__(
-        self, scenario: str, hospital: str, topology: Topology, evaluate_on: str = "test"
+        self,
+        scenario: str,
+        hospital: str,
+        topology: Topology,
+        evaluate_on: str = "test",
+        algorithm: str = "",
     ) -> None:
         """Declare all metrics; ``evaluate_on``: the split on which the evaluation round
         measures.
         """
-        self.registry = CollectorRegistry()
+        self.registry = Registry()
         self._own = {"scenario": scenario, "hospital": hospital}
         self._evaluate_on = evaluate_on
         self._gauges = {
@@ -145,6 +164,9 @@ class HospitalMetrics:
         }
         self._place_in(topology, hospital)
         self._declare_own()
+        about = {"algorithm": algorithm, "seed": str(topology.seed), "version": __version__}
+        run = Info("fedskd_run", "What runs", HOSPITAL, registry=self.registry)
+        run.labels(**self._own).info(about)
 
     def _declare_own(self) -> None:
         """Declare what is the hospital's own, of whatever model."""
@@ -232,6 +254,45 @@ class HospitalMetrics:
         self.took("transfer", transfer.end - transfer.start)
 
 
+USUAL_GAP_S, MOST_GAP_S, LATE = 15.0, 60.0, 1.5
+"""The time between two scrapes until there were two, and beyond which none is waited for; how many
+times as late the next one may be.
+"""
+
+
+class Scrapes:
+    """Collects a hospital's metrics for whoever scrapes them, and notes when they did."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Take what is collected."""
+        self._registry = registry
+        self._lock = Lock()
+        self.last: float | None = None
+        """When somebody has scraped, by the monotonic clock; None for never."""
+        self.gap = 0.0
+        """The longest time between two scrapes."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Note a scrape, and return all families."""
+        now = clock.now()
+        with self._lock:
+            self.gap = max(self.gap, now - self.last) if self.last is not None else 0.0
+            self.last = now
+        return [*self._registry.collect()]
+
+    def before(self, moment: float) -> bool:
+        """Return whether the last scrape, if any, was before a moment of the monotonic clock."""
+        return self.last is None or self.last < moment
+
+    def next_due(self) -> float:
+        """Return by when a next scrape would come, by the monotonic clock; now, if nobody scrapes,
+        or seldom.
+        """
+        if self.last is None or self.gap > MOST_GAP_S:
+            return clock.now()
+        return self.last + LATE * (self.gap or USUAL_GAP_S)
+
+
 class Exporter:
     """Serves a hospital's metrics over HTTP on one address."""
 
@@ -243,9 +304,11 @@ class Exporter:
             PortInUse: the port is taken.
 
         """
+        self.scrapes, told = Scrapes(metrics.registry), CollectorRegistry()
+        told.register(self.scrapes)
         try:
             self._server, self._thread = start_http_server(
-                port, addr=host.strip("[]"), registry=metrics.registry
+                port, addr=host.strip("[]"), registry=told
             )
         except OSError as error:
             if error.errno != errno.EADDRINUSE:

@@ -271,7 +271,7 @@ def _take_part(order: MemberOrder, loaded: Loaded, log: EventLog, held: ExitStac
         take_part(mailbox, worker, faults)
     save_results(context, learner, order.folder)
     told.metrics.write(order.folder)
-    _stay(order, scenario, log)
+    _stay(order, scenario, log, told.exporter)
 
 
 def _before(
@@ -292,9 +292,9 @@ def _tell(
     """Open the records, which go on behind the ``kept`` bytes of an earlier life, and the metrics,
     which are written down however this life ends.
     """
-    metrics = HospitalMetrics(
-        scenario.name, order.name, Topology.of(scenario), scenario.instruments.evaluate_on
-    )
+    algorithm, evaluate_on = scenario.algorithm.name, scenario.instruments.evaluate_on
+    ring = Topology.of(scenario)
+    metrics = HospitalMetrics(scenario.name, order.name, ring, evaluate_on, algorithm)
     ledger = Ledger(order.folder, order.name, _copy(order, log), kept=kept)
     held.enter_context(closing(ledger))
     reporter = replace(make_reporter(scenario, order.name, ledger, log), metrics=metrics)
@@ -441,14 +441,20 @@ def save_results(context: LearnerContext, learner: Learner, folder: Path) -> Non
         save(weights, folder / "weights" / f"{name}.safetensors", about)
 
 
-def _stay(order: MemberOrder, scenario: Scenario, log: EventLog) -> None:
-    """Stay up for a last scrape and, meanwhile and longer, until the results have been fetched."""
+def _stay(order: MemberOrder, scenario: Scenario, log: EventLog, exporter: Exporter) -> None:
+    """Stay up for a last scrape and, meanwhile and longer, until the results have been fetched.
+
+    Whoever has been scraped regularly stays until the next time: its last values, and that it has
+    ended well, would be lost.
+    """
     began, linger = clock.now(), max(order.linger, scenario.metrics.linger)
     if linger:
         log.event(events.Lingering(linger))
     if order.hold:
         log.event(events.Holding(order.hold))
     clock.sleep(linger)
+    while exporter.scrapes.before(began) and clock.now() < exporter.scrapes.next_due():
+        clock.sleep(HOLD_LOOK_S)
     _hold(order, began)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from prometheus_client import generate_latest
 
-from fedskd_sim.observe.metrics import HospitalMetrics
+from fedskd_sim import __version__, clock
+from fedskd_sim.observe.metrics import HospitalMetrics, Scrapes
 from fedskd_sim.records import Measure, Record
 from fedskd_sim.ring.topology import Topology
 
@@ -69,3 +71,39 @@ def test_memory_of_a_card_is_told_with_the_card() -> None:
     for device, size in (("cuda", 70), ("cuda:1", 80)):
         of = f'device="{device}",hospital="north",scenario="s"'
         assert f"fedskd_device_memory_bytes{{{of}}} {size}.0" in text
+
+
+def test_the_run_is_told_once_and_no_moment_of_creation() -> None:
+    """Algorithm, seed and version stand beside scenario and hospital; counters and histograms have
+    no series of when they were made.
+    """
+    ring = Topology(("north", "south"), 1, seed=7)
+    metrics = HospitalMetrics("s", "north", ring, algorithm="fedskd")
+    metrics.took("session", 1.0)
+    text = generate_latest(metrics.registry).decode()
+    about = f'algorithm="fedskd",hospital="north",scenario="s",seed="7",version="{__version__}"'
+    assert f"fedskd_run_info{{{about}}} 1.0" in text
+    assert "fedskd_session_seconds_count" in text
+    assert "_created" not in text
+
+
+def test_a_scrape_is_waited_for_only_by_those_that_are_scraped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits who was never scraped, or is scraped seldom; else until the next scrape is
+    late, and not once it has come.
+    """
+    now = [100.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    scrapes = Scrapes(HospitalMetrics("s", "north", Topology(("north", "south"), 1)).registry)
+    assert scrapes.next_due() == 100.0
+    [*scrapes.collect()]
+    assert scrapes.next_due() == 100.0 + 1.5 * 15
+    now[0] = 110.0
+    assert scrapes.before(105.0)
+    [*scrapes.collect()]
+    assert scrapes.next_due() == 110.0 + 1.5 * 10
+    assert not scrapes.before(105.0)
+    now[0] = 300.0
+    [*scrapes.collect()]
+    assert scrapes.next_due() == 300.0
