@@ -14,6 +14,7 @@ import click
 from fedskd_sim import __version__
 from fedskd_sim.cli import members
 from fedskd_sim.cli.common import (
+    AS_JSON,
     CHANGES,
     DATA,
     PathArgument,
@@ -99,6 +100,7 @@ def main() -> None:
     help="Print the JSON Schema of scenario files, for editors, and stop; with SCENARIO, that of "
     "its own algorithms, too.",
 )
+@AS_JSON
 @with_exit_code
 def validate(
     scenario: Path | None,
@@ -107,6 +109,7 @@ def validate(
     *,
     schema: bool,
     no_code: bool,
+    as_json: bool,
 ) -> None:
     """Check SCENARIO, a file or a name as for launch, without starting anything, and show what is
     read of its data.
@@ -127,13 +130,15 @@ def validate(
         return
     if scenario is None:
         raise click.UsageError("give a SCENARIO, or --schema")
+    if no_code and as_json:
+        raise click.UsageError("--json tells of data, which --no-code does not read")
     if no_code:
         _without_code(scenario, changes)
         return
-    _check(scenario, changes, data)
+    _check(scenario, changes, data, as_json=as_json)
 
 
-def _check(scenario: Path, changes: tuple[str, ...], data: Path | None) -> None:
+def _check(scenario: Path, changes: tuple[str, ...], data: Path | None, *, as_json: bool) -> None:
     """Check a scenario, and show what is read of its data."""
     known: list[Any] = []
     with Waiting() as waiting:
@@ -148,6 +153,13 @@ def _check(scenario: Path, changes: tuple[str, ...], data: Path | None) -> None:
         f"{hospital.name} ({hospital.architecture.name})" for hospital in loaded.scenario.hospitals
     )
     tried = _try(loaded, data)
+    if as_json:
+        found = loaded.scenario
+        told = [*_of_links(found), *notes, *_in_vain(loaded), *tried]
+        named = {one.name: one.architecture.name for one in found.hospitals}
+        about = {"scenario": found.name, "algorithm": found.algorithm.name, "seed": found.seed}
+        click.echo(json.dumps(about | {"hospitals": named, "notes": told}, indent=1))
+        return
     click.echo(f"{scenario} is valid: {names}")
     for line in (*_of_links(loaded.scenario), *notes, *_in_vain(loaded), *tried):
         click.echo(line)
@@ -238,8 +250,11 @@ def _of_samples(
     type=PathArgument(path_type=Path),
     help="Know the networks of this scenario's own code, which is imported, too.",
 )
+@AS_JSON
 @with_exit_code
-def models(name: str | None, changes: tuple[str, ...], scenario: Path | None) -> None:
+def models(
+    name: str | None, changes: tuple[str, ...], scenario: Path | None, *, as_json: bool
+) -> None:
     """List architectures: parameters, operations, taps, minimum input and options; or the modules
     of the network NAME that give maps, among which its taps are chosen.
 
@@ -251,14 +266,19 @@ def models(name: str | None, changes: tuple[str, ...], scenario: Path | None) ->
     """
     if scenario:
         import_code(examine(find(scenario)), say_code)
-    if name is None:
+    if as_json and name:
+        raise click.UsageError("--json lists all architectures: give it without NAME")
+    if not (name or as_json):
         from fedskd_sim.learning.networks.listed import listing  # noqa: PLC0415 - only here
 
         click.echo(listing())
         return
-    from fedskd_sim.learning.networks.listing import modules_of  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.learning.networks.listing import as_plain, modules_of  # noqa: PLC0415 - needs PyTorch
 
-    click.echo(modules_of(load_architecture(name, changes)))
+    if name:
+        click.echo(modules_of(load_architecture(name, changes)))
+    else:
+        click.echo(json.dumps(as_plain(), indent=1))
 
 
 for command in (

@@ -206,6 +206,7 @@ CONTEXT = click.option(
     default="",
     help="Context of the cluster's configuration. Default: the current one.",
 )
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 VALUES = click.option(
     "--values",
     multiple=True,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from fedskd_sim import clock
 from fedskd_sim.cli import common
 from fedskd_sim.cli.common import (
+    AS_JSON,
     CONTEXT,
     DATA,
     NAMESPACE,
@@ -33,6 +34,7 @@ from fedskd_sim.records.files import COMPARISON, no_run
 from fedskd_sim.scenario import begin, load
 
 if TYPE_CHECKING:
+    from fedskd_sim.custody.verify import Verdict
     from fedskd_sim.observe.progress import LiveView
     from fedskd_sim.operate.run_access import FoundRun
 
@@ -62,26 +64,61 @@ RUN = click.argument("run", shell_complete=complete_runs)
 @click.option(
     "--watch", "-w", is_flag=True, help="Show it again every few seconds, until the run has ended."
 )
+@AS_JSON
 @with_exit_code
-def status(run: str, namespace: str, context: str, *, watch: bool) -> None:
+def status(run: str, namespace: str, context: str, *, watch: bool, as_json: bool) -> None:
     """Show how far a RUN is: a run folder, or the name of a run in a cluster.
 
     \b
     Examples:
       fedskd-sim status runs/skin
       fedskd-sim status runs/skin --watch
+      fedskd-sim status runs/skin --json | jq .seconds_left
       fedskd-sim status quickstart --namespace fedskd
     """
     from fedskd_sim.operate import run_access  # noqa: PLC0415 - only commands that show a run pay for it
 
+    if as_json and watch:
+        raise click.UsageError("--json tells how it is now: give it without --watch")
     view: LiveView | None = None
     with closing(run_access.run(run, namespace, context)) as seen:
+        if as_json:
+            click.echo(json.dumps(_plain_status(seen), indent=1))
+            return
         while watch and seen.going:
             common.console().clear()
             began = clock.now()
             view = _show(seen, view, watch=True)
             clock.sleep(max(WATCH_S, clock.now() - began))  # a large run's logs take long to read
         _show(seen, view, watch=watch)
+
+
+def _plain_status(seen: FoundRun) -> dict[str, Any]:
+    """Tell how a run is as plain values."""
+    from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415 - only commands that show a run pay for it
+    from fedskd_sim.ring.topology import Topology  # noqa: PLC0415
+
+    view, going = LiveView.unseen(Topology.of(seen.loaded.scenario)), seen.going
+    for event in seen.events():
+        view(event)
+    return {
+        "scenario": seen.loaded.scenario.name,
+        "going": going,
+        "seconds_left": view.seconds_left() if going else None,
+        "hospitals": {
+            name: {
+                "now": row.doing,
+                "round": row.place[0] if row.place else None,
+                "hop": row.place[1] if row.place else None,
+                "accuracy": row.accuracy,
+                "stops": row.behind_it,
+                "of": row.total,
+                "device_bytes": row.device_bytes,
+            }
+            for name, row in view.rows.items()
+        },
+        "remarks": [*filter(None, [view.remark]), *seen.remarks()],
+    }
 
 
 def _show(seen: FoundRun, view: LiveView | None, *, watch: bool) -> LiveView:
@@ -264,7 +301,7 @@ def export(run: Path, form: str, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=PathArgument(path_type=Path), shell_complete=_folders)
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
 @click.option("--json", "as_values", is_flag=True, help="Print plain values instead of tables.")
 @with_exit_code
 def audit(run: Path, *, as_values: bool) -> None:
@@ -339,8 +376,11 @@ def init(name: str, source: str) -> None:
     "launched it.",
 )
 @DATA
+@AS_JSON
 @with_exit_code
-def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) -> None:
+def verify(
+    run: Path, data: Path | None, replay: int | None, trust_code: str, *, as_json: bool
+) -> None:
     """Prove that the records and weights of a RUN folder are whole, or name the first break by file
     and line.
 
@@ -356,6 +396,8 @@ def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) ->
     """
     if trust_code and not replay:
         raise click.UsageError("--trust-code needs --replay: nothing else runs code")
+    if as_json and replay:
+        raise click.UsageError("--json tells of records and weights: give it without --replay")
     if not (run / "scenario.yaml").is_file():
         raise no_run(run)
     scenario = load(run / "scenario.yaml").scenario
@@ -364,14 +406,19 @@ def verify(run: Path, data: Path | None, replay: int | None, trust_code: str) ->
         verdict, remark = verify_run(run, scenario, data)
     if verdict.broken:
         raise verdict.broken
-    rest = [*not_proven(run, scenario, verdict)]
-    click.echo(f"{short_path(run)} is {verdict}")
-    if remark:
-        click.echo(remark)
-    for line in rest:
+    rest = [*filter(None, [remark]), *not_proven(run, scenario, verdict)]
+    if as_json:
+        click.echo(json.dumps(_plain_verdict(verdict, rest), indent=1))
+        return
+    for line in (f"{short_path(run)} is {verdict}", *rest):
         click.echo(line)
     if replay:
         _replay(run, replay, data, trust_code)
+
+
+def _plain_verdict(verdict: Verdict, remarks: list[str]) -> dict[str, Any]:
+    counts = {name: value for name, value in verdict._asdict().items() if name != "broken"}
+    return {"verdict": str(verdict), **counts, "back": dict(verdict.back), "remarks": remarks}
 
 
 def _replay(run: Path, count: int, data: Path | None, trust_code: str) -> None:

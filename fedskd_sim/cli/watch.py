@@ -16,6 +16,7 @@ import click
 
 from fedskd_sim import clock
 from fedskd_sim.cli.common import (
+    AS_JSON,
     PathArgument,
     complete_runs,
     stop_when_terminated,
@@ -114,7 +115,7 @@ def page_of(folder: Path, *, wanted: bool) -> Iterator[None]:
 
 @click.command("list")
 @click.argument("folder", type=PathArgument(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@AS_JSON
 @with_exit_code
 def list_runs(folder: Path | None, *, as_json: bool) -> None:
     """List the runs in FOLDER and below it, the newest first. Default: the folder runs.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,6 +27,7 @@ from fedskd_sim.learning.networks.models import (
     examine,
     kind_of,
     minimum_input,
+    names,
     options,
     outline,
     outline_of,
@@ -77,20 +79,49 @@ def shipped() -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_plain() -> list[dict[str, Any]]:
+    """List all architectures as plain values: ``name``, ``kind`` of samples, ``parameters``,
+    ``minimum_input`` (None: larger than all that were tried), ``operations`` of a forward pass
+    there, ``taps``, ``options``; or ``error``, why one cannot be used.
+    """
+    return [_values(name) for name in names()]
+
+
+def _values(name: str) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": name, "kind": kind_of(name)}
+    try:
+        size, found, operations = _look(name)
+    except (FedskdError, *UNBUILDABLE) as error:
+        return {**about, "error": str(error)}
+    return {
+        **about,
+        "parameters": found.parameters,
+        "minimum_input": size,
+        "operations": operations,
+        "taps": {"mid": [*found.mid], "deep": [*found.deep]},
+        "options": {option: str(default) for option, default in options(name).items()},
+    }
+
+
+def _look(name: str) -> tuple[int | None, Outline, int]:
+    """Find an architecture's least input, its outline there, and what a forward pass costs."""
+    architecture, kind = Architecture(name=name), kind_of(name)
+    examine(name)
+    known = {"roi": LISTED_REGIONS, "table": LISTED_COLUMNS}
+    size = known.get(kind) or minimum_input(architecture)
+    shape = ImageShape(1 if kind == "volume" else 3, size or SIZES[-1], LISTED_CLASSES, kind)
+    return size, *cost(architecture, shape)
+
+
 def lines_of(name: str) -> tuple[str, str]:
     """Write an architecture's two lines, or what is wrong with it."""
-    architecture, kind = Architecture(name=name), kind_of(name)
     try:
-        examine(name)
-        known = {"roi": LISTED_REGIONS, "table": LISTED_COLUMNS}
-        size = known.get(kind) or minimum_input(architecture)
-        shape = ImageShape(1 if kind == "volume" else 3, size or SIZES[-1], LISTED_CLASSES, kind)
-        found, operations = cost(architecture, shape)
+        size, found, operations = _look(name)
     except (FedskdError, *UNBUILDABLE) as error:
         return f"{name:<20}cannot be used", f"{'':<20}{error}".replace("\n", f"\n{'':<20}")
     taps = [" x ".join(map(str, tap)) for tap in (found.mid, found.deep)]
     given = ", ".join(f"{option}={default}" for option, default in options(name).items())
-    unit = UNITS[kind]
+    unit = UNITS[kind_of(name)]
     pixels = f"{size} {unit}" if size else f"{SIZES[-1]} {unit} *"
     about = inspect.getdoc(builder_of(name)) or "an architecture of an installed package"
     about = " ".join(about.partition("\n\n")[0].split())

@@ -6,7 +6,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -286,6 +286,9 @@ class RunReader:
                 self.away.setdefault(host, f"died: {cause}")
             case events.LostEvent(_, hospitals):
                 self.lost |= {*hospitals}
+                for name, place in self.models.items():
+                    if place.to in hospitals:  # it stays where it is, until it is sent elsewhere
+                        self.models[name] = replace(place, to="", waits=False)
             case events.BackEvent(_, hospital):
                 self.lost.discard(hospital)
         if isinstance(what, events.WentOn | events.Arrived | events.Finished):
@@ -299,6 +302,8 @@ class RunReader:
         to = ""
         if round_ and hop in self.topology.hops(round_):
             onward = self.topology.onward(self.topology.stop(model, round_, hop))
+            while onward and onward.host in self.lost:
+                onward = self.topology.onward(onward)
             to = onward.host if onward else ""
         self._move(model, Whereabouts(host, to, rank=(round_, hop, 2)))
 

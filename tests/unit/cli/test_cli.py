@@ -55,7 +55,7 @@ FLAGS = {
         "--set",
         "--data",
     },
-    "validate": {"scenario", "--set", "--data", "--schema", "--no-code"},
+    "validate": {"scenario", "--set", "--data", "--schema", "--no-code", "--json"},
     "init": {"name", "--from"},
     "launch": {
         "scenario",
@@ -76,7 +76,7 @@ FLAGS = {
     # a page beside a run: it reads, and changes nothing; --attended is the launcher's own
     "watch": {"run", "--port", "--open", "--attended"},
     "list": {"folder", "--json"},
-    "status": {"run", "--watch", *PLACE},
+    "status": {"run", "--watch", "--json", *PLACE},
     "logs": {"run", "hospital", "--follow", *PLACE},
     "stop": {"run", *PLACE},
     "audit": {"run", "--json"},
@@ -95,9 +95,9 @@ FLAGS = {
         "--keep",
     },
     # how many sessions are executed again, and whose code that may run: neither changes the run
-    "verify": {"run", "--data", "--replay", "--trust-code"},
+    "verify": {"run", "--data", "--replay", "--trust-code", "--json"},
     # a network of a package may need options to be looked at
-    "models": {"name", "--set", "--scenario"},
+    "models": {"name", "--set", "--scenario", "--json"},
     "controller": MEMBER,
     "hospital": MEMBER | IN_A_POD | {"--name", "--controller", "--metrics", "--data", "--serve"},
     "conduct": {"folder", "--secret", "--check"},
@@ -405,6 +405,32 @@ def test_the_names_of_scenarios_complete(cli: Callable, before: str) -> None:
     }
     lines = cli(env={**os.environ, **typed}).stdout.splitlines()
     assert [line for line in lines if line.startswith("plain")] == ["plain,quickstart"]
+
+
+@pytest.mark.slow
+def test_programs_get_json(tmp_path: Path) -> None:
+    """status, validate, models and verify print what they tell people as JSON, too."""
+    run = tmp_path / "run"
+    call("launch", SCENARIOS / "placebo-ok.yaml", "--on", "memory", "--out", run)
+    status = json.loads(call("status", run, "--json").stdout)
+    assert status["going"] is False
+    assert {one["now"] for one in status["hospitals"].values()} == {"done"}
+    assert any("ended well" in one for one in status["remarks"])
+    verdict = json.loads(call("verify", run, "--json").stdout)
+    assert verdict["records"] == verdict["expected"] > 0
+    assert "records" in verdict["verdict"]
+    valid = json.loads(call("validate", "quickstart", "--json").stdout)
+    assert valid["hospitals"]["delft"] == "vit-tiny"
+    assert any("aachen: read" in one for one in valid["notes"])
+    known = {one["name"]: one for one in json.loads(call("models", "--json").stdout)}
+    assert known["cnn-plain"]["parameters"] > 0
+    assert known["cnn-plain"]["kind"] == "image"
+    for wrong in (
+        ("status", run, "--json", "--watch"),
+        ("verify", run, "--json", "--replay", 1),
+        ("models", "cnn-plain", "--json"),
+    ):
+        assert call(*wrong).exit_code == 2
 
 
 def test_list_says_how_runs_stand(tmp_path: Path) -> None:

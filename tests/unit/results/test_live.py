@@ -322,6 +322,9 @@ def test_a_model_is_where_the_logs_say(run: Path) -> None:
     assert not seen.away
     seen._take_events([line(events.LostEvent(2, {"south": 1}), "", 7.0)], "")
     assert seen.lost == {"south"}
+    assert words_of("north", seen.models["north"]) == "north is at south"
+    log(events.Finished(2, 1, "north", "visit", "trained", 0.5), 8.0)
+    assert words_of("north", seen.models["north"]) == "north is on its way to north"
 
 
 def test_what_went_wrong_has_the_words_of_the_log() -> None:
