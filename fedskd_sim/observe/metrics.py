@@ -280,17 +280,13 @@ class Scrapes:
             self.last = now
         return [*self._registry.collect()]
 
-    def before(self, moment: float) -> bool:
-        """Return whether the last scrape, if any, was before a moment of the monotonic clock."""
-        return self.last is None or self.last < moment
-
-    def next_due(self) -> float:
-        """Return by when a next scrape would come, by the monotonic clock; now, if nobody scrapes,
-        or seldom.
+    def expected(self, since: float) -> bool:
+        """Return whether a scrape is still to come that sees what has been since a moment of the
+        monotonic clock: not where nobody scrapes, or seldom, or the next scrape is late.
         """
-        if self.last is None or self.gap > MOST_GAP_S:
-            return clock.now()
-        return self.last + LATE * (self.gap or USUAL_GAP_S)
+        if self.last is None or self.last >= since or self.gap > MOST_GAP_S:
+            return False
+        return clock.now() < self.last + LATE * (self.gap or USUAL_GAP_S)
 
 
 class Exporter:

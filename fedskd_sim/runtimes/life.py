@@ -453,7 +453,7 @@ def _stay(order: MemberOrder, scenario: Scenario, log: EventLog, exporter: Expor
     if order.hold:
         log.event(events.Holding(order.hold))
     clock.sleep(linger)
-    while exporter.scrapes.before(began) and clock.now() < exporter.scrapes.next_due():
+    while exporter.scrapes.expected(began):
         clock.sleep(HOLD_LOOK_S)
     _hold(order, began)
 

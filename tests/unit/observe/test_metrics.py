@@ -93,17 +93,21 @@ def test_a_scrape_is_waited_for_only_by_those_that_are_scraped(
     """Nobody waits who was never scraped, or is scraped seldom; else until the next scrape is
     late, and not once it has come.
     """
+    scrapes = Scrapes(HospitalMetrics("s", "north", Topology(("north", "south"), 1)).registry)
+    assert not scrapes.expected(clock.now())
     now = [100.0]
     monkeypatch.setattr(clock, "now", lambda: now[0])
-    scrapes = Scrapes(HospitalMetrics("s", "north", Topology(("north", "south"), 1)).registry)
-    assert scrapes.next_due() == 100.0
     [*scrapes.collect()]
-    assert scrapes.next_due() == 100.0 + 1.5 * 15
-    now[0] = 110.0
-    assert scrapes.before(105.0)
+    assert scrapes.expected(101.0)
+    assert not scrapes.expected(99.0)
+    now[0] = 100.0 + 1.5 * 15
+    assert not scrapes.expected(101.0)
+    now[0] = 140.0
     [*scrapes.collect()]
-    assert scrapes.next_due() == 110.0 + 1.5 * 10
-    assert not scrapes.before(105.0)
+    now[0] += 1.5 * 40 - 1
+    assert scrapes.expected(141.0)
+    now[0] += 1
+    assert not scrapes.expected(141.0)
     now[0] = 300.0
     [*scrapes.collect()]
-    assert scrapes.next_due() == 300.0
+    assert not scrapes.expected(301.0)
