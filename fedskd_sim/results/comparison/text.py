@@ -356,6 +356,10 @@ def _faults(comparison: MethodTable) -> dict[str, Any]:
     }
 
 
+LEAST_SEEDS = 3
+"""Of fewer no interval is drawn."""
+
+
 def levels(comparison: MethodTable, metric: str) -> str:
     """Draw every method's own, others and ensemble value, one dot per seed and a bar at the
     mean.
@@ -377,7 +381,7 @@ def levels(comparison: MethodTable, metric: str) -> str:
                 axes.plot(values, [index + above] * len(values), ".", **dots)
                 axes.plot(100 * row.mean(metric, place), index + above, "|", **bar)
                 bar["label"] = None  # a legend names each place once
-        _rows(axes, comparison)
+        _rows(axes, [row.method.label for row in comparison.rows])
         axes.set_xlabel(f"{NAMES[metric]} in percent; dots: seeds, bar: mean")
         figure.legend(loc="outside upper left", ncols=len(places))
 
@@ -390,43 +394,46 @@ def levels(comparison: MethodTable, metric: str) -> str:
 
 def differences(comparison: MethodTable, metric: str) -> str:
     """Draw the paired differences of the mean of own and others to the control with their
-    intervals, filled if beyond chance.
+    intervals, filled if beyond chance; of fewer than three seeds without: there an interval says
+    nothing. '' where there is no difference.
     """
     found = {
         label: difference
         for (label, place), difference in comparison.differences(metric).items()
         if place == "mean"
     }
+    rows = [row.method.label for row in comparison.rows if row.method.label in found]
+    if not rows:
+        return ""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=MUTED.light, linewidth=1)
-        for index, row in enumerate(comparison.rows):
-            difference = found.get(row.method.label)
-            if difference is not None:
+        for index, label in enumerate(rows):
+            difference = found[label]
+            if difference.seeds >= LEAST_SEEDS:
                 ends = [100 * difference.low, 100 * difference.high]
                 axes.plot(
                     ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt"
                 )
-                axes.plot(
-                    100 * difference.mean,
-                    index,
-                    "o",
-                    color=SERIES[0 if difference.claimed else 5].light,
-                    markersize=5.5,
-                )
-        _rows(axes, comparison)
+            axes.plot(
+                100 * difference.mean,
+                index,
+                "o",
+                color=SERIES[0 if difference.claimed else 5].light,
+                markersize=5.5,
+            )
+        _rows(axes, rows)
         axes.set_xlabel(
-            f"difference to {comparison.control} in points: mean, 95 % interval; blue: beyond "
-            "chance after correction"
+            f"difference to {comparison.control} in points: mean, 95 % interval (three seeds or "
+            "more); blue: beyond chance after correction"
         )
 
     label = f"Paired differences of {NAMES[metric]} to {comparison.control}, with their intervals."
-    return picture(draw, (WIDTH, ROW * len(comparison.rows) + 0.7), f"differences-{metric}", label)
+    return picture(draw, (WIDTH, ROW * len(rows) + 0.7), f"differences-{metric}", label)
 
 
-def _rows(axes: Axes, comparison: MethodTable) -> None:
-    labels = [row.method.label for row in comparison.rows]
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
