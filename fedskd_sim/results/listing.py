@@ -153,7 +153,7 @@ def _known(seed: int | None) -> str:
 
 
 def _moment(moment: float) -> str:
-    return clock.stamp(moment) if moment else ""
+    return f"{clock.stamp(moment)[:16]}Z" if moment else ""
 
 
 def _report(file: Path) -> dict[str, Any]:

@@ -89,6 +89,8 @@ class Patients:
     classes: tuple[str, ...]
     hosts: tuple[HostRows, ...]
     notes: tuple[str, ...]
+    incomplete: tuple[str, ...] = ()
+    """Of the notes, what the results lack."""
 
 
 def assess(
@@ -129,7 +131,13 @@ def assess(
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
     notes = _notes(hosts, first.classes, len(tested) - cells, visitors=visitors)
-    return Patients(first.split, first.classes, hosts, tuple(notes))
+    lacks = tuple(
+        f"At {host.name} answers were not finite, and are left out: those of "
+        f"{', '.join(host.unanswered)}."
+        for host in hosts
+        if host.unanswered
+    )
+    return Patients(first.split, first.classes, hosts, (*notes, *lacks), lacks)
 
 
 def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> HostRows:
@@ -268,11 +276,6 @@ def _notes(
                 f"{host.patients} patients: its accuracy "
                 f"of {own.measures['accuracy'].value:.1%} is that class's share, its balanced "
                 f"accuracy chance ({host.chance:.1%})."
-            )
-        if host.unanswered:
-            yield (
-                f"At {host.name} answers were not finite, and are left out: those of "
-                f"{', '.join(host.unanswered)}."
             )
 
 

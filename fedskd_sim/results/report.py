@@ -123,7 +123,9 @@ def _summary(
     cut = torn(run)
     patients = assess(run, found.kept, hospitals, held_out, cut)
     if patients:
-        summary = replace(summary, patients=patients, notes=(*summary.notes, *patients.notes))
+        lacks = (*summary.incomplete, *patients.incomplete)
+        told = (*summary.notes, *patients.notes)
+        summary = replace(summary, patients=patients, notes=told, incomplete=lacks)
     if not cut:
         return summary
     lacks = (*summary.incomplete, _of_torn(cut))
