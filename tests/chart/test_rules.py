@@ -36,7 +36,10 @@ TARGET_LABELS = {
     "fedskd_io_architecture",
     "fedskd_io_run",
 }
-OWN_LABELS = {"scenario", "hospital", "model", "split", "device", "fedskd_phase", "le"}
+OWN_LABELS = {
+    "scenario", "hospital", "model", "split", "device", "fedskd_phase", "le",
+    "algorithm", "seed", "version",
+}  # fmt: skip
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool on PATH")
 
