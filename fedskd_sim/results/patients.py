@@ -131,13 +131,17 @@ def assess(
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
     notes = _notes(hosts, first.classes, len(tested) - cells, visitors=visitors)
-    lacks = tuple(
+    lacks = _unanswered(hosts)
+    return Patients(first.split, first.classes, hosts, (*notes, *lacks), lacks)
+
+
+def _unanswered(hosts: Sequence[HostRows]) -> tuple[str, ...]:
+    return tuple(
         f"At {host.name} answers were not finite, and are left out: those of "
         f"{', '.join(host.unanswered)}."
         for host in hosts
         if host.unanswered
     )
-    return Patients(first.split, first.classes, hosts, (*notes, *lacks), lacks)
 
 
 def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> HostRows:
