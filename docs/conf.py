@@ -47,7 +47,7 @@ MENU: Mapping[str, list[str]] = {
         "clusters",
         "gpus",
         "observing",
-        "audit",
+        "privacy",
         "troubleshooting",
     ],
     "Reference": [
@@ -61,6 +61,8 @@ MENU: Mapping[str, list[str]] = {
         "reliability-reference",
         "clusters-reference",
         "datasets",
+        "audit",
+        "performance",
         "benchmarks",
         "artefact",
         "coming-from",
@@ -70,8 +72,6 @@ MENU: Mapping[str, list[str]] = {
         "algorithms",
         "reliability",
         "security",
-        "privacy",
-        "performance",
         "results",
     ],
 }
