@@ -69,7 +69,7 @@ class Auditing:
         return session
 
     def depart(self, round_: int) -> Weights:
-        """Let the other's model go, and ask it: it has trained at home."""
+        """Return the other's model that goes, and ask it: it has trained at home."""
         leaving = self._around.depart(round_)
         if round_ > self._topology.rounds:
             self._ask_finished(self.site.name, leaving)

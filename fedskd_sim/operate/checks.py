@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from fedskd_sim.custody.verify import Verdict
 
 Result = TypeVar("Result")
-Models = Callable[[Scenario, Path | None], tuple[Mapping[str, Any], str]]
+Described = tuple[Mapping[str, Any], str]
+"""Tensors of the networks, and why they are not known."""
 
 
 class Learnable(NamedTuple):
@@ -308,7 +309,7 @@ def asker(runtime: object, question: Callable[..., Result]) -> Callable[..., Res
 
 
 def verify_run(
-    run: Path, scenario: Scenario, data: Path | None, models: Models | None = None
+    run: Path, scenario: Scenario, data: Path | None, found: Described | None = None
 ) -> tuple[Verdict, str]:
     """Verify the folder of a scenario's run; gives what was found and, if weights could not be
     compared, why. What is not shown with it, `not_proven` says.
@@ -317,7 +318,7 @@ def verify_run(
         run: the folder.
         scenario: what ran.
         data: where data files are, for a run without a list of its networks' tensors.
-        models: describes them, as `of_models`, in its own way.
+        found: what `of_models` has found, where that is known.
 
     Raises:
         RunUnreadable: it is no run folder, has no records, or a file of it cannot be read.
@@ -326,16 +327,18 @@ def verify_run(
     from fedskd_sim.custody import seal  # noqa: PLC0415 - only who looks at a run pays for it
     from fedskd_sim.custody.verify import verify  # noqa: PLC0415
 
-    kept = None if models else seal.kept_tensors(run)
-    tables, remark = kept or {}, ""
-    if scenario.learns and kept is None:
-        tables, remark = (models or of_models)(scenario, data)
+    if found is None and (kept := seal.kept_tensors(run)) is not None:
+        found = kept, ""
+    if found is None:
+        found = of_models(scenario, data) if scenario.learns else ({}, "")
+    tables, remark = found
     try:
-        found = verify(run, scenario, tables, [*_finished_hospitals(run)])
+        verdict = verify(run, scenario, tables, [*_finished_hospitals(run)])
     except OSError as error:
         text = f"{error.filename or run} cannot be read: {error.strerror or error}"
         raise RunUnreadable(text, fix="make it readable") from error
-    return found._replace(broken=found.broken or _beyond_records(run, scenario, found)), remark
+    broken = verdict.broken or _beyond_records(run, scenario, verdict)
+    return verdict._replace(broken=broken), remark
 
 
 def _beyond_records(run: Path, scenario: Scenario, found: Verdict) -> ChainBroken | None:
@@ -430,26 +433,19 @@ def prove(
 
     for file in (seal.FILE, seal.TENSORS):
         (run / file).unlink(missing_ok=True)  # of an earlier end, before the run went on
-    asked = asker(runtime, of_models) or of_models
-    found: Mapping[str, Any] = {}
-
-    def models(scenario: Scenario, data: Path | None) -> tuple[Mapping[str, Any], str]:
-        nonlocal found
-        found, remark = asked(scenario, data, code)
-        return found, remark
-
-    verdict, remark = verify_run(run, scenario, data, models)
+    found: Described = ({}, "")
+    if scenario.learns:
+        found = (asker(runtime, of_models) or of_models)(scenario, data, code)
+    verdict, remark = verify_run(run, scenario, data, found)
     if verdict.broken:
         raise verdict.broken
-    if found:
-        seal.keep_tensors(run, found)
+    if found[0]:
+        seal.keep_tensors(run, found[0])
     seal.seal(run, scenario)
     return f"{verdict}" + (f"; {remark}" if remark else "")
 
 
-def of_models(
-    scenario: Scenario, data: Path | None, code: OwnCode | None = None
-) -> tuple[Mapping[str, Any], str]:
+def of_models(scenario: Scenario, data: Path | None, code: OwnCode | None = None) -> Described:
     """Describe the networks' tensors, or say why that cannot be; imports PyTorch, and runs no other
     code of the user's own than it is given.
     """

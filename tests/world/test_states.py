@@ -314,7 +314,7 @@ FORGOTTEN = {
     "control": "scaffold", "mean_control": "scaffold", "gathered": "scaffold",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""
-FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": [], "kept": {}}
+FRESH: Mapping[str, Any] = {"unspent": 0.0, "answers": [], "kept": {}, "audit": []}
 
 
 @pytest.mark.parametrize("entry", FORGOTTEN)

@@ -213,7 +213,7 @@ def test_a_spent_budget_ends_the_run_if_asked(tmp_path: Path) -> None:
     loaded = given(tmp_path, FIRST, "privacy.budget=1.2", "privacy.spent=stop")
     with pytest.raises(BudgetSpent, match=r"'a': the budget of epsilon 1.2 is spent") as caught:
         ran(loaded, tmp_path / "out")
-    assert caught.value.exit_code == 65
+    assert caught.value.exit_code == 64
     assert "spent: pass" in caught.value.fix
 
 
