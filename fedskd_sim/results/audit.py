@@ -105,7 +105,7 @@ def audit(run: Path, scenario: Scenario) -> Audited:
         for name, of_host in found.items():
             if told := tell(of_host, groups[host]):
                 single.append(Attack(host, name, told))
-    claims = {name: claim for name in scenario.members if (claim := claim_of(run, name))}
+    claims = {name: claim for name in scenario.members if (claim := claim_of(run, scenario, name))}
     named = name_sites(read_predictions(run), scenario.members)
     return Audited(scenario, kept, tuple(together), tuple(single), named, claims)
 
@@ -121,16 +121,20 @@ def file_of(run: Path, host: str) -> Path:
     return run / FOLDER / f"{host}.npz"
 
 
-def claim_of(run: Path, host: str) -> PrivacyClaim | None:
-    """Return the largest epsilon that a hospital's own records claim; None without any."""
+def claim_of(run: Path, scenario: Scenario, host: str) -> PrivacyClaim | None:
+    """Return the largest epsilon that a hospital's own records claim, at its delta in the scenario;
+    None without any, as where it clips alone.
+    """
+    privacy = scenario.hospital(host).privacy
     found: PrivacyClaim | None = None
     with (run / "records" / f"{host}.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             whole = '"private"' in line and line.endswith("\n")  # a death may cut the last one
             told = json.loads(line).get("private") if whole else None
-            if told and (found is None or told["epsilon"] > found.epsilon):
-                delta = told.get("delta", USUAL_DELTA / max(1, told["units"]))
-                found = PrivacyClaim(float(told["epsilon"]), float(delta))
+            spent = told and told["epsilon"]  # null: clips alone
+            if told and spent is not None and (found is None or spent > found.epsilon):
+                delta = (privacy and privacy.delta) or USUAL_DELTA / max(1, told["units"])
+                found = PrivacyClaim(float(spent), delta)
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from fedskd_sim.errors import BoundExceeded, RunUnreadable
 from fedskd_sim.privacy.attacks import Guesses
@@ -30,7 +31,7 @@ AUDIT = "audit: {canaries: 40}\n"
 Called = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def claimed(run: Path, host: str, **claim: float) -> None:
+def claimed(run: Path, host: str, epsilon: float) -> None:
     """Write a claim into the records of a hospital, as its private sessions do."""
     file = run / "records" / f"{host}.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -40,9 +41,9 @@ def claimed(run: Path, host: str, **claim: float) -> None:
         "noise": 1.0,
         "clip": 1.0,
         "queries": 9,
-        **claim,
+        "epsilon": epsilon,
     }
-    lines[1]["private"] = {**lines[0]["private"], "epsilon": claim["epsilon"] / 2}
+    lines[1]["private"] = {**lines[0]["private"], "epsilon": epsilon / 2}
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
@@ -129,10 +130,10 @@ def test_a_claim_is_refuted_by_more_than_chance(
     folder = run(scenario_file(TEXT + AUDIT))
     scenario = load(folder / "scenario.yaml").scenario
     claimed(folder, "a", epsilon=8.0)
-    claim = claim_of(folder, "a")
+    claim = claim_of(folder, scenario, "a")
     assert claim is not None
     assert (claim.epsilon, claim.delta) == (8.0, 0.1 / 54)
-    assert claim_of(folder, "b") is None
+    assert claim_of(folder, scenario, "b") is None
     done = inside("audit", folder)
     assert done.returncode == 0
     assert "claimed" in done.stdout
@@ -142,19 +143,37 @@ def test_a_claim_is_refuted_by_more_than_chance(
         if one.hospital == "a" and one.told.guesses
     )
     assert best > 0
+    text = yaml.safe_load((folder / "scenario.yaml").read_text())
+    text["hospitals"][0]["privacy"] = {"noise": 1.0, "delta": 1.0e-6}
+    text["training"]["class_weights"] = "none"
+    (folder / "scenario.yaml").write_text(yaml.safe_dump(text))
     for epsilon, code in ((best * 0.99, BoundExceeded.exit_code), (best * 1.01, 0)):
-        claimed(folder, "a", epsilon=epsilon, delta=1e-6)
+        claimed(folder, "a", epsilon=epsilon)
         done = inside("audit", folder, "--json")
         assert done.returncode == code
         assert json.loads(done.stdout)["hospitals"][0]["claimed"] == {
             "epsilon": epsilon,
             "delta": 1e-6,
         }
-    claimed(folder, "a", epsilon=best * 0.99, delta=1e-6)
+    claimed(folder, "a", epsilon=best * 0.99)
     assert f"a claims an epsilon of {best * 0.99:.2f}" in inside("audit", folder).stderr
     with (folder / "records" / "a.jsonl").open("a") as lines:
         lines.write('{"private": {"epsi')  # a death cut it
-    assert claim_of(folder, "a") is not None
+    assert claim_of(folder, scenario, "a") is not None
+
+
+def test_a_hospital_that_clips_alone_claims_nothing(
+    scenario_file: Callable, run: Callable, inside: Called
+) -> None:
+    """It has no epsilon, and is audited as one without privacy; the page shows what it reveals."""
+    clips = "privacy: {noise: 0, unit: sample}\n"
+    text = (TEXT + AUDIT + clips).replace("batch_size: 16", "batch_size: 16, class_weights: none")
+    folder = run(scenario_file(text))
+    done = inside("audit", folder)
+    assert done.returncode == 0, done.stderr
+    assert "claimed" not in done.stdout
+    assert claim_of(folder, load(folder / "scenario.yaml").scenario, "a") is None
+    assert inside("report", folder).returncode == 0
 
 
 DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
