@@ -167,7 +167,7 @@ def _calibration(axes: Axes, row: PatientRow) -> None:
         markersize=4,
     )
     axes.set(
-        xlabel=f"confidence, percent (expected calibration error {percent(bins.error)})",
+        xlabel=f"confidence, percent (ECE {percent(bins.error)})",
         ylabel="accuracy, percent",
         xlim=(-2, 102),
         ylim=(-2, 102),
