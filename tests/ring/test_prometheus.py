@@ -108,8 +108,8 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
 
 
 def test_every_metric_has_the_prefix_and_closed_labels() -> None:
-    """Names start with fedskd_, labels are scenario, hospital, model, split and the phase; none
-    is round or hop.
+    """Names start with fedskd_, labels are scenario, hospital, model, split and the phase, and what
+    does not change in a run; none is round or hop.
     """
     from fedskd_sim.observe.metrics import HospitalMetrics
 
@@ -125,5 +125,6 @@ def test_every_metric_has_the_prefix_and_closed_labels() -> None:
                 "split",
                 "fedskd_phase",
                 "le",
+                *(("algorithm", "seed", "version") if family.name == "fedskd_run" else ()),
             }
     assert len(GAUGES) == 10
