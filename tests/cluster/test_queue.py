@@ -51,8 +51,9 @@ def queue(bed: Bed) -> Iterator[Bed]:
             "spec": {"clusterQueue": bed.namespace},
         },
     ]
-    kubectl(
-        "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
+    given = json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
+    until(  # Kueue's own pod may be on its way to another node
+        "word of Kueue", lambda: not call("kubectl", "apply", "-f", "-", given=given).returncode
     )
     yield bed
     kubectl("delete", "localqueue", NAME, "-n", bed.namespace)

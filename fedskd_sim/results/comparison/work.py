@@ -235,9 +235,11 @@ class Workshop:
             run = Command.begin(command, given, self._lock)
         except (OSError, EOFError) as error:  # the fork server has died; the next run has another
             return UNKNOWN, str(error)
+        told = False
         while not run.ended(LOOK_S):
-            if self.stopped.is_set():
-                run.process.terminate()
+            if self.stopped.is_set() and not told:
+                run.process.terminate()  # once: the next would interrupt it as it cleans up
+                told = True
         return run.process.exitcode or 0, run.words
 
 
