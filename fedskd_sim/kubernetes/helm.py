@@ -146,11 +146,14 @@ class Helm:
 
     def uninstall(self, release: str) -> None:
         """Remove a release and, through its ConfigMap, every hospital; one that is gone already
-        is no error.
+        is no error. An interrupt, which stops helm halfway, is raised when the release is removed.
         """
-        done = self._call(
-            "uninstall", release, "--ignore-not-found", "--wait", "--timeout", f"{PATIENCE_S}s"
-        )
+        removal = "uninstall", release, "--ignore-not-found", "--wait", "--timeout"
+        try:
+            done = self._call(*removal, f"{PATIENCE_S}s")
+        except KeyboardInterrupt:
+            self._call(*removal, f"{PATIENCE_S}s")
+            raise
         if done.returncode:
             fix = f"helm uninstall {release} -n {self.namespace}"
             raise ChartNotInstallable(

@@ -53,7 +53,7 @@ def find_leaks(scenario: Scenario, known: Sequence[Facts]) -> Iterator[FedskdErr
 
 
 def planned(scenario: Scenario, found: Facts) -> SpendingPlan:
-    """SpendingPlan what a private hospital will spend, by what is known of its data.
+    """Plan what a private hospital will spend, by what is known of its data.
 
     Raises:
         InvalidValue: nobody knows whose its samples are, or as `plan` of the accountant.
