@@ -302,9 +302,9 @@ def export(run: Path, form: str, out: Path | None) -> None:
 
 @click.command()
 @click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
-@click.option("--json", "as_values", is_flag=True, help="Print plain values instead of tables.")
+@AS_JSON
 @with_exit_code
-def audit(run: Path, *, as_values: bool) -> None:
+def audit(run: Path, *, as_json: bool) -> None:
     """Tell what a RUN reveals of its training data: who can tell whether a patient was trained on,
     and from which hospital a patient is.
 
@@ -322,7 +322,7 @@ def audit(run: Path, *, as_values: bool) -> None:
     if not (run / "scenario.yaml").is_file():
         raise no_run(run)
     found = audits.audit(run, load(run / "scenario.yaml").scenario)
-    if as_values:
+    if as_json:
         click.echo(json.dumps(audits.as_json(found), indent=1, allow_nan=False))
     else:
         click.echo("\n".join(audits.lines(found)))

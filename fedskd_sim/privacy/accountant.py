@@ -267,6 +267,11 @@ def forecasts(
         yield f"no privacy: {', '.join(others)}"
 
 
+def delta_of(privacy: Privacy | None, units: int) -> float:
+    """Return the delta of a hospital with so many units: its own, or 0.1 over their number."""
+    return (privacy and privacy.delta) or 0.1 / units
+
+
 def rule_of(scenario: Scenario, host: str, units: int) -> Rule:
     """Return the rule of a private hospital; where it has a target, the noise is not known yet, and
     0 here.
@@ -282,7 +287,7 @@ def rule_of(scenario: Scenario, host: str, units: int) -> Rule:
     if units < batch:
         text = f"{batch} {found.unit}s cannot be expected in a step: {host!r} trains with {units}"
         raise InvalidValue(text, fix=f"set privacy.batch to {units} or less", key=("batch",))
-    return Rule(units, batch / units, found.noise or 0.0, found.delta or 0.1 / units)
+    return Rule(units, batch / units, found.noise or 0.0, delta_of(found, units))
 
 
 def _plan(
@@ -355,7 +360,7 @@ class Statement:
     def _sum(self, said: Mapping[PrivateNumber, Any]) -> str:
         """Compute epsilon anew."""
         privacy = self._scenario.hospital(self._host).privacy
-        delta = (privacy and privacy.delta) or 0.1 / said["units"]
+        delta = delta_of(privacy, said["units"])
         try:
             due = epsilon(said["rate"], said["noise"], said["queries"], delta)
         except LibraryMissing:

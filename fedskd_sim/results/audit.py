@@ -15,6 +15,7 @@ import numpy as np
 
 from fedskd_sim.errors import BoundExceeded, RunUnreadable
 from fedskd_sim.privacy import sites
+from fedskd_sim.privacy.accountant import delta_of
 from fedskd_sim.privacy.attacks import (
     LEVEL,
     MEMBER,
@@ -36,8 +37,6 @@ from fedskd_sim.scenario import Scenario
 ALL = "all"
 NAME = 18
 """Characters of a hospital's name in a table."""
-USUAL_DELTA = 0.1
-"""Delta of a guarantee that names none, times its units."""
 
 
 class PrivacyClaim(NamedTuple):
@@ -80,7 +79,7 @@ class Audited:
 
 
 def audit(run: Path, scenario: Scenario) -> Audited:
-    """Audited a run folder.
+    """Audit a run folder.
 
     Raises:
         RunUnreadable: the run has kept nothing, or a file is damaged.
@@ -133,8 +132,7 @@ def claim_of(run: Path, scenario: Scenario, host: str) -> PrivacyClaim | None:
             told = json.loads(line).get("private") if whole else None
             spent = told and told["epsilon"]  # null: clips alone
             if told and spent is not None and (found is None or spent > found.epsilon):
-                delta = (privacy and privacy.delta) or USUAL_DELTA / max(1, told["units"])
-                found = PrivacyClaim(float(spent), delta)
+                found = PrivacyClaim(float(spent), delta_of(privacy, max(1, told["units"])))
     return found
 
 
