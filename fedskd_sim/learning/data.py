@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedskd_sim.learning.ondisk import ahead, in_memory, on_disk
 from fedskd_sim.learning.readers import (
     reading,
     synthetic,
@@ -51,6 +52,8 @@ class Samples(NamedTuple):
     """Whom each is of, as numbers, where the source says so."""
     numbers: tuple[int, ...] = ()
     """The row of each among all that the hospital has in its source, whatever the fold."""
+    on_disk: bool = False
+    """Images lie on a disk, and those of the next mini-batch are read ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def load(
     `facts`.
     """
     dataset = scenario.hospital(name).data
+    hold = on_disk if scenario.hospital(name).resources.samples == "disk" else in_memory
     match dataset:
         case SyntheticSkin():
             found: Images | Arrays = synthetic.load(dataset, name, scenario.seed)
@@ -103,15 +107,16 @@ def load(
         case NoData():
             raise TypeError(dataset.name)
         case _:
-            found = reading.load(dataset, folder, scenario.seed, name)
+            found = reading.load(dataset, folder, scenario.seed, name, hold)
     values = found.values if isinstance(found, Arrays) else found.pixels
-    here = values.nbytes > OF_THE_SHARE * share
+    mapped = isinstance(values, np.memmap)
+    here = mapped or values.nbytes > OF_THE_SHARE * share
     train, validation, test = (
         _samples(found, rows, device, "cpu" if here else device) for rows in found.splits
     )
     parts = (
         found.remark,
-        f"data stays in the host's memory: too large for {device}" if here else "",
+        f"data stays in the host's memory: too large for {device}" if here and not mapped else "",
     )
     remark = "; ".join(part for part in parts if part)
     return HospitalData(train, validation, test, found.classes, remark)
@@ -152,9 +157,16 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
     where = samples.labels.device
     order = torch.randperm(len(samples.labels), generator=generator)
     lying, there = _bring(order, samples.images.device), _bring(order, where)
-    for rows, labelled in zip(lying.split(size), there.split(size), strict=True):
-        if len(rows) > 1 or len(order) == 1:
-            yield Samples(as_input(samples.images[rows], where), samples.labels[labelled])
+    parts = [
+        (rows, labelled)
+        for rows, labelled in zip(lying.split(size), there.split(size), strict=True)
+        if len(rows) > 1 or len(order) == 1
+    ]
+
+    def gather(part: tuple[Tensor, Tensor]) -> Samples:
+        return Samples(as_input(samples.images[part[0]], where), samples.labels[part[1]])
+
+    yield from ahead(gather, parts) if samples.on_disk else map(gather, parts)
 
 
 def as_input(images: Tensor, where: torch.device | None = None) -> Tensor:
@@ -216,6 +228,10 @@ def _samples(
     ids = tuple(found.ids[row] for row in rows)
     whose = tuple(found.subjects[row] for row in rows) if found.subjects else ()
     numbers = tuple(int(found.numbers[row]) if found.numbers else int(row) for row in rows)
+    values = found.values if isinstance(found, Arrays) else found.pixels
+    if isinstance(values, np.memmap) and len(rows):  # a split's rows follow one another
+        held = torch.from_numpy(values[rows[0] : rows[-1] + 1])
+        return Samples(held, labels, ids, whose, numbers, on_disk=True)
     if isinstance(found, Arrays):
         return Samples(torch.as_tensor(found.values[rows]).to(lying), labels, ids, whose, numbers)
     pixels = torch.as_tensor(found.pixels[rows]).to(lying)

@@ -14,12 +14,19 @@ from pydantic import BaseModel
 
 from fedskd_sim.errors import Key
 from fedskd_sim.scenario.algorithms import TRAVELLER_FIRST, FedSKD
-from fedskd_sim.scenario.datasets import Nifti, NoData, SyntheticVolumes
-from fedskd_sim.scenario.schema import Scenario
+from fedskd_sim.scenario.datasets import (
+    Nifti,
+    NoData,
+    SyntheticRoi,
+    SyntheticSkin,
+    SyntheticVolumes,
+)
+from fedskd_sim.scenario.schema import Hospital, Scenario
 from fedskd_sim.scenario.training import Prediction
 
 SIMILARITY = "algorithm.similarity"
 NO_CARD = "all hospitals compute on CPUs"
+MADE_UP = (NoData, SyntheticSkin, SyntheticRoi, SyntheticVolumes)
 GATHERED = "steps with training.accumulate"
 REPLACEABLE = ("algorithm", "training", "prediction", "faults", "links")
 """What a variant may have of its own."""
@@ -266,6 +273,9 @@ def _of_survival(scenario: Scenario) -> Found:
 
 
 def _of_data(scenario: Scenario) -> Found:
+    for index, one in enumerate(scenario.hospitals):
+        if why := _why_in_memory(scenario, one):
+            yield f"hospitals.{index}.resources.samples", f"{why} are in memory"
     shared = scenario.data
     if not scenario.learns or isinstance(shared, NoData):
         return
@@ -280,3 +290,12 @@ def _of_data(scenario: Scenario) -> Found:
         limit = getattr(one.data, "limit", None)
         if one.held_out and limit and limit != getattr(shared, "limit", None):
             yield f"hospitals.{index}.data.limit", "it is held out and trains on nothing"
+
+
+def _why_in_memory(scenario: Scenario, hospital: Hospital) -> str:
+    """Name the samples of a hospital that are in memory whatever it asks for; empty for others."""
+    if isinstance(hospital.data, MADE_UP):
+        return "samples that are made up"
+    if scenario.pools:
+        return "pooled samples"
+    return "training samples with canaries" if scenario.audit and scenario.audit.canaries else ""

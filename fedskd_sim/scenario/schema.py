@@ -50,6 +50,10 @@ class Resources(Part):
     it."""
     gpu: Annotated[int, Field(ge=0, le=16)] = 0
     """Whole devices asked for in a cluster."""
+    samples: Literal["memory", "disk"] = "memory"
+    """Where samples from files lie while the hospital works: in memory, or in a file of the folder
+    for temporary files (``TMPDIR``), of which the next mini-batch is read ahead. Results are the
+    same."""
 
 
 class Hospital(Part):

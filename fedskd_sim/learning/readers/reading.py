@@ -41,6 +41,7 @@ from fedskd_sim.learning.installed import (
     options_of,
     wrong_options,
 )
+from fedskd_sim.learning.ondisk import Take, in_memory
 from fedskd_sim.learning.readers import cut, doubts, parts, places, splits, tables
 from fedskd_sim.learning.readers.cohort import (
     Checked,
@@ -127,19 +128,26 @@ def _as_learned(
     return Form("table", (len(columns),), laid.features), columns, (filled,) if filled else ()
 
 
-def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Images | Arrays:
-    """Read the hospital's samples; arguments and errors as those of `facts`, and DataCorrupt for a
-    sample that cannot be read.
+def load(
+    dataset: Any,
+    folder: Path | None,
+    scenario_seed: int,
+    name: str,
+    hold: Callable[[Take, NDArray[Any]], NDArray[Any]] = in_memory,
+) -> Images | Arrays:
+    """Read the hospital's samples, and ``hold`` them in memory or elsewhere; other arguments and
+    errors as those of `facts`, and DataCorrupt for a sample that cannot be read.
     """
     with _told(dataset):
         found = _read_for(dataset, folder, scenario_seed, name, whole=True)
         chosen = _choose(dataset, found, scenario_seed, name)
-        rows = chosen.rows
-        values, remark = found.take(rows)
-        kind, grid, channels = form(values, rows)
+        rows, forms = chosen.rows, dict[str, Form]()
+        values = hold(_taker(found, forms), rows)
+        (kind, grid, channels), remark = next(iter(forms.values())), "; ".join(filter(None, forms))
         if isinstance(dataset, OwnData):
             doubts.look_again(found, rows, values)
-            remark = "; ".join(filter(None, (remark, *notes(values, kind))))
+            few = values[: doubts.AT_A_TIME] if isinstance(values, np.memmap) else values
+            remark = "; ".join(filter(None, (remark, *notes(few, kind))))
         rest = found.columns.labels[rows], chosen.places, found.classes
         mine = cut.owned(dataset, found.columns, by_split=found.by_split)
         numbers = tuple(map(int, (np.cumsum(mine) - 1)[rows]))
@@ -154,6 +162,19 @@ def load(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Im
             return Arrays(rest_of_rows, *rest, *names_of, told, numbers)
         shape = (channels, *grid) if kind == "volume" else grid
         return Arrays(values.reshape(len(rows), *shape), *rest, *names_of, remark, numbers)
+
+
+def _taker(found: Checked, forms: dict[str, Form]) -> Take:
+    """Return what takes samples of one form, and notes it under every remark."""
+
+    def take(rows: NDArray[Any]) -> NDArray[Any]:
+        values, remark = found.take(rows)
+        forms[remark] = form(values, rows)
+        if len({*forms.values()}) > 1:
+            raise Unfit(f"gives samples that are {' and '.join(map(_words, forms.values()))}")
+        return values
+
+    return take
 
 
 def split(dataset: Any, folder: Path | None, scenario_seed: int, name: str, target: Path) -> int:
