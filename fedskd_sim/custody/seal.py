@@ -43,6 +43,8 @@ SEALED = (
     "weights/*",
     "samples/*",
     "predictions/*",
+    "similarity/*",
+    "pictures/*",
     "audit/*",
 )
 """What a run has learned and from what; reports are made from it again at any time, and logs may go

@@ -164,8 +164,9 @@ class LearnerContext:
 
     The scenario, its hospital's name, the folder with data files, whether it is alone in its
     process and on its machine's card, where models that arrive can live, the run's topology, how to
-    let seconds pass, and who is told what was read of its data: how much when it is counted, and
-    once it is loaded its digest, where anybody wants that.
+    let seconds pass, who is told what was read of its data (how much when it is counted, and its
+    digest once it is loaded, where anybody wants that), and the run folder, in which instruments
+    write; None: they write nothing.
     """
 
     scenario: Scenario
@@ -179,6 +180,7 @@ class LearnerContext:
     counted: Callable[[SampleCounts], None] = lambda _: None
     loaded: Callable[[str], None] | None = None
     code: OwnCode | None = None
+    folder: Path | None = None
 
     @property
     def topology(self) -> Topology:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from fedskd_sim.learning.base import Measures
 from fedskd_sim.learning.data import Samples, as_input
+from fedskd_sim.learning.distillation.distill import SimilarityLoss
 from fedskd_sim.learning.evaluate import BATCH, evaluate
+from fedskd_sim.learning.similarities import Compared, cka, compare
 from fedskd_sim.learning.site import Site
 from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
 from fedskd_sim.messages import Weights
@@ -20,8 +22,6 @@ from fedskd_sim.records import PROBE, Measure
 FEWEST = 10
 """Samples below which drift is not told: the unbiased HSIC has a value from 4 on, but of so few it
 is mostly noise, outside 0..1 as often as within."""
-SPREAD = 1e-13
-"""An HSIC of less than this, in units of the kernel's mean square, is the rounding of its sums."""
 
 
 def change(site: Site, model: str, before: Weights, after: nn.Module) -> Measures:
@@ -60,35 +60,15 @@ def probe(site: Site, network: nn.Module, name: str = PROBE) -> Measures:
     }
 
 
-def cka(x: Tensor, y: Tensor) -> float:
-    """Compare two representations of the same samples: linear CKA with the unbiased HSIC (Song et
-    al. 2012); 1 for equal ones, NaN where one of them is the same for all samples.
-
-    Args:
-        x: (n, C1), n at least 4.
-        y: (n, C2).
-
+def similarity(
+    site: Site, visitor: nn.Module, resident: nn.Module, loss: SimilarityLoss
+) -> Compared | None:
+    """Compare visitor and resident on the host's probe batch, where the scenario's ``instruments``
+    ask for it and somebody keeps it.
     """
-    k, l = ((features.double() @ features.double().T).fill_diagonal_(0) for features in (x, y))  # noqa: E741 - as in the literature
-    shared, own, other = _hsic(k, l), _hsic(k, k), _hsic(l, l)
-    lengths = [
-        float(kernel.square().sum()) / (len(kernel) * (len(kernel) - 3)) for kernel in (k, l)
-    ]
-    spread = own > SPREAD * lengths[0] and other > SPREAD * lengths[1]
-    return shared / (own * other) ** 0.5 if spread else math.nan
-
-
-def _hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741 - as in the literature
-    """HSIC_u = [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1] / (n(n-3)) for kernels with
-    zero diagonal.
-    """
-    n = len(k)
-    product = (
-        (k * l).sum()
-        + k.sum() * l.sum() / ((n - 1) * (n - 2))
-        - 2 / (n - 2) * (k.sum(0) * l.sum(0)).sum()
-    )
-    return float(product) / (n * (n - 3))
+    if not site.similarities.wanted or site.similarities.folder is None:
+        return None
+    return compare((visitor, resident), site.data.validation, loss, site.task)
 
 
 @torch.no_grad()

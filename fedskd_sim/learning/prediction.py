@@ -127,6 +127,7 @@ class Predicting:
             if self._settings.ensemble:
                 self._ensemble[model] = copy_of(finished)
             network = self.site.receive(model, weights)
+        self.site.note_final(model, network)
         return self._measure(
             ("evaluation", model), logits_of(network, self.site.data.test.images), [network]
         )

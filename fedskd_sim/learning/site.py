@@ -47,6 +47,7 @@ from fedskd_sim.learning.sessions.session import (
     train,
 )
 from fedskd_sim.learning.sessions.steps import Output, Teaching
+from fedskd_sim.learning.similarities import Similarities
 from fedskd_sim.learning.spending import PRIVATE, Spending, Spent
 from fedskd_sim.learning.task import task_of
 from fedskd_sim.learning.weights import (
@@ -107,6 +108,12 @@ class Site:
         chosen = None if self.me.held_out else self.me.privacy
         known = context.scenario, context.topology, context.host
         self.spending = None if chosen is None else Spending(*known, chosen)
+        self.similarities = Similarities(
+            context.scenario.instruments.probe_similarity,
+            context.host,
+            {"scenario": context.scenario.name, "seed": context.scenario.seed},
+            context.folder,
+        )
         self._buffers: dict[str, Weights] = {}
         """What models whose ``buffers`` stay had of these when they last trained here."""
         self._others: dict[str, Samples] = {}
@@ -192,13 +199,14 @@ class Site:
         """
         kept = {BUFFERS + model: buffers for model, buffers in self._buffers.items()}
         private = {PRIVATE: self.spending.state()} if self.spending else {}
-        state = self.answers.state().plus(private, kept)
+        state = self.answers.state().plus(private, kept).plus(*self.similarities.state())
         return keep(self.loss, state, LOSS) if self.loss else state
 
     def restore(self, state: LearnerState) -> None:
         """Continue from a state, and `settle`."""
         self.settle()
         self.answers.restore(state)
+        self.similarities.restore(state)
         if self.spending:
             self.spending.restore(state.numbers[PRIVATE])
         self._buffers = {
@@ -428,7 +436,15 @@ class Site:
         """
         if not len(self.data.test.labels):
             return {}
+        self.note_final(model, network)
         return self.assess("evaluation", model, logits_of(network, self.data.test.images))
+
+    def note_final(self, model: str, network: nn.Module) -> None:
+        """Keep what a final model makes of the validation data, where that is probed."""
+        if self.similarities.wanted:
+            settings = getattr(self.scenario.algorithm, "similarity", Similarity())
+            loss = self.similarity(settings)
+            self.similarities.note(model, network, self.data.validation, loss)
 
     def assess(self, kind: Tested, model: str, logits: Tensor) -> Measures:
         """Measure a model by its logits (N, classes) for the test data, and keep them as
@@ -439,9 +455,13 @@ class Site:
 
     def save_answers(self, run: Path) -> None:
         """Write the predictions of the models that were tested here into a run folder, unless
-        ``instruments.predictions`` is false.
+        ``instruments.predictions`` is false, and what the other instruments have kept.
         """
         scenario = self.scenario
+        if self.similarities.wanted:
+            shown = scenario.instruments.pictures and self.shape.kind == "image"
+            validation = self.data.validation
+            self.similarities.save(validation, validation if shown else None)
         about = {
             "scenario": scenario.name,
             "seed": scenario.seed,

@@ -234,7 +234,8 @@ class Measured:
 
     def stored(self, custody: int) -> int:
         """Bytes that the whole run keeps on the disk while it goes on, with those in custody."""
-        lines = sum(size_of(self.folder / name) for name in ("records", "timings", "logs"))
+        growing = ("records", "timings", "logs", "similarity")
+        lines = sum(size_of(self.folder / name) for name in growing)
         rest = sum(size_of(self.folder / name) for name in ("weights", "predictions", "samples"))
         longer = self.steps / max(1, len(self._records))
         budget = self.scenario.instruments.keep_hops * GIB

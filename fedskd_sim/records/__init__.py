@@ -9,6 +9,8 @@ timings/NAME.jsonl       when each session, evaluation and transfer began and en
 weights/NAME.safetensors the home model at the end of the run
 metrics/NAME.prom        the last exposition of its Prometheus metrics
 predictions/NAME.npz     what the models tested there said of every patient
+similarity/NAME.*.npz    with ``instruments.probe_similarity``: who was like whom at every stop
+pictures/NAME.npz        with ``instruments.pictures``: the samples on which that was probed
 logs/NAME.jsonl          one line per event
 hops/NAME/               sessions that can be executed again (`fedskd_sim.custody.archive`)
 =======================  ======================================================================

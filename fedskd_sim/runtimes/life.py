@@ -325,6 +325,7 @@ def _context(
         counted=ledger.add,
         loaded=partial(_tell_all, hear) if hear else None,
         code=loaded.code,
+        folder=order.folder,
     )
 
 

@@ -173,6 +173,7 @@ class MemoryRuntime:
             counted=partial(_add_once, ledger, []),
             loaded=archive.note_data if archive else None,
             code=self._order.loaded.code,
+            folder=self._order.folder,
         )
         self._contexts[name] = context
         fresh = partial(make, context)

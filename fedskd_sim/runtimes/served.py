@@ -17,9 +17,10 @@ from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED
 from fedskd_sim.wholefiles import DRAFT, PRIVATE_FOLDER, settle
 
 BOOKS = ("records", "samples", "timings")
-RESULTS = (*BOOKS, "logs", "weights", "predictions", "audit", "metrics")
-PRIVATE_KINDS = (CUSTODY, HOPS, "weights", "predictions", "audit")
-"""What shows weights, or what was predicted of whom, is its owner's alone."""
+SECRET = ("weights", "predictions", "similarity", "pictures", "audit")
+RESULTS = (*BOOKS, "logs", *SECRET, "metrics")
+PRIVATE_KINDS = (CUSTODY, HOPS, *SECRET)
+"""What shows weights, patients, or what was predicted of whom, is its owner's alone."""
 PLACED = "placed"
 """The file that says that everything has been brought."""
 BROUGHT = ".brought"

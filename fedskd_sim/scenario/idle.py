@@ -161,6 +161,8 @@ def _of_measuring(scenario: Scenario) -> Found:
         for key in ("changes", "probe"):
             why = f"it is measured where models circulate, and with {algorithm.name!r} none does"
             yield f"instruments.{key}", why
+    if not scenario.instruments.probe_similarity:
+        yield "instruments.pictures", "they are those of probe_similarity, which is false"
     if prediction.model == "last" and (
         not travels
         or (how and how.reconcile == "replace")

@@ -225,6 +225,13 @@ class Instruments(Part):
     """Simulation only, no real federation could do it: after every session the visitor is measured
     on the validation data of ALL hospitals; at home, the model that sets out next. Forgetting,
     backward transfer and dilution are computed from it."""
+    probe_similarity: bool = False
+    """Similarity matrices of visitor and resident before and after every stop, on the host's first
+    16 validation samples, at batch, pixel and region level; and CKA between all final models. One
+    file for each stop, in ``similarity/`` of the run folder; the page draws them."""
+    pictures: bool = False
+    """With ``probe_similarity``, for images: the pictures of those samples too, in ``pictures/``
+    and on the page. They show patients: think before you pass the run folder on."""
     evaluate_on: Literal["test", "validation"] = "test"
     """What the evaluation round measures on. ``validation``: to choose settings without a look at
     the test data."""

@@ -34,7 +34,10 @@ timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, st
 """
 ALGORITHMS = {
     "ensemble and averaged weights": ("{name: fedskd, rounds: 2}", "{ensemble: true, model: mix}"),
-    "two tracks": ("{name: fedskd, rounds: 2, reconcile: two_track}", "{}"),
+    "two tracks": (
+        "{name: fedskd, rounds: 2, reconcile: two_track}",
+        "{}\ninstruments: {probe_similarity: true, pictures: true}",
+    ),
     "traveller-first, one after the other, shuffled": (
         (
             "{name: fedskd, preset: traveller-first, rounds: 2, "
@@ -75,7 +78,7 @@ def scenario(algorithm: str) -> str:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Give everything that must not depend on what happened, by file."""
-    kinds = ("records", "weights", "predictions", "samples", "audit")
+    kinds = ("records", "weights", "predictions", "samples", "audit", "similarity", "pictures")
     return {
         f"{kind}/{file.name}": file.read_bytes()
         for kind in kinds

@@ -99,7 +99,13 @@ class CirculatingLearner(Keeping):
         models = SessionModels(
             {"visitor": self._visitor, "resident": self.home}, self._config.resident_every, teaches
         )
+        held = self._visitor, self.home, self._similarity
+        before = instruments.similarity(self.site, *held)
         session = self.site.session(models, job, self.teaching(stop, self._arrived), self._arrived)
+        if before and (after := instruments.similarity(self.site, *held)):
+            at = stop.round, stop.hop, stop.model
+            pair, validation = (before, after), self.site.data.validation
+            self.site.similarities.keep(at, pair, validation, self._similarity)
         if session.outcome == "trained":
             self._unspent = 0.0 if session.early else budget - session.samples
             self.site.keep_buffers(stop.model, self._visitor)

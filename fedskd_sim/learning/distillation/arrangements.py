@@ -202,8 +202,12 @@ def find_region_means(pooling: AtlasPooling, other: AtlasPooling) -> Tensor:
     """
     if pooling.mass.shape != other.mass.shape:
         raise ValueError(f"atlases of {len(pooling.mass)} and {len(other.mass)} regions")
-    kept = (pooling.mass >= LEAST_MASS) & (other.mass >= LEAST_MASS)
+    kept = _large_in_both(pooling, other)
     return pooling.shares[kept] / pooling.mass[kept].unsqueeze(1)
+
+
+def _large_in_both(pooling: AtlasPooling, other: AtlasPooling) -> Tensor:
+    return (pooling.mass >= LEAST_MASS) & (other.mass >= LEAST_MASS)
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,11 @@ class Atlas:
         if (own, other) not in self._means:
             self._means[own, other] = find_region_means(self.pooling(own), self.pooling(other))
         return _take_means(features, self._means[own, other])
+
+    def kept(self, features: Tensor, others: Tensor) -> Tensor:
+        """Return the numbers from 1 of the regions that `items` has, (R',)."""
+        own, other = (self.pooling(maps.shape[2:]) for maps in (features, others))
+        return _large_in_both(own, other).nonzero().flatten() + 1
 
 
 def _take_means(features: Tensor, means: Tensor) -> Tensor:

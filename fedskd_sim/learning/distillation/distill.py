@@ -4,6 +4,7 @@ pixel and region level.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -158,8 +159,33 @@ class SimilarityLoss:
             total = part if total is None else total + part
         return Term(total, log)
 
+    def items(self, visitor: Taps, resident: Taps) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what every level compares, whatever its weight: items of both models, (N, C) of
+        the batch level, (B, N, C) of the others. A level without weight whose maps do not fit is
+        left out; of another one that raises ValueError.
+        """
+        found = {}
+        for level in self._all_levels():
+            try:
+                found[level.name] = level.items(visitor, resident), level.items(resident, visitor)
+            except ValueError:
+                if level.weight:
+                    raise
+        return found
+
+    def region_numbers(self, visitor: Taps, resident: Taps) -> Tensor:
+        """Return which regions the region level compares, (R,), counted from 1."""
+        maps = visitor.at(self.region_tap), resident.at(self.region_tap)
+        if self.atlas is not None:
+            return self.atlas.kept(*maps)
+        cells = math.prod(self.region_grid) if self.region_grid else maps[0].shape[2]
+        return torch.arange(1, cells + 1)
+
     def _levels(self) -> list[_Level]:
-        levels = [
+        return [level for level in self._all_levels() if level.weight > 0]
+
+    def _all_levels(self) -> list[_Level]:
+        return [
             _Level(
                 "batch",
                 self.batch,
@@ -174,7 +200,6 @@ class SimilarityLoss:
             ),
             _Level("region", self.region, self._regions, self.across),
         ]
-        return [level for level in levels if level.weight > 0]
 
     def _regions(self, own: Taps, other: Taps) -> Tensor:
         features = own.at(self.region_tap)

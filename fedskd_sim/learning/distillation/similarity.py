@@ -77,6 +77,17 @@ def distance(
         return _mean(x, y, name, form, budget_bytes)
 
 
+def cosines(items: Tensor) -> Tensor:
+    """Return the similarity matrices (..., N, N) of items (..., N, C), as `distance` compares them:
+    cosines, softened so that an all-zero item is like none.
+    """
+    with torch.autocast(items.device.type, enabled=False):
+        flat = _flat(items, torch.promote_types(items.dtype, torch.float32))
+        scaled = _normalise(flat)
+        found = scaled @ scaled.transpose(1, 2)
+        return found.reshape(*items.shape[:-1], items.shape[-2])
+
+
 def _check(x: Tensor, y: Tensor, name: str, form: str, *, axes: int) -> None:
     if name not in get_args(Distance) or form not in get_args(GramForm):
         raise ValueError(f"no distance {name!r} in form {form!r}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedskd_sim.learning.instruments import cka
+from fedskd_sim.learning.similarities import cka
 from fedskd_sim.records import Measure, Record, RecordKind
 from fedskd_sim.results.memory import assess_memory, average, remembered
 from fedskd_sim.results.pictures import dilution

@@ -182,6 +182,7 @@ def test_results_are_of_every_kind(run: Path, served: Served, tmp_path: Path) ->
         "logs/a.jsonl": b"{}\n{}\n", "weights/a.safetensors": b"w" * 5_000_000,
         "weights/a.ensemble.b.safetensors": b"e", "hops/a/visit-1-1-b.json": b"{}",
         "hops/a/0123": b"", "metrics/a.prom": b"m", "predictions/a.npz": b"p",
+        "similarity/a.1-2.npz": b"s", "pictures/a.npz": b"i",
         "audit/a.npz": b"l",
     }  # fmt: skip
     others = {"weights/b.safetensors": b"w", "hops/b/x": b"x", "weights/a.x.draft": b"d"}

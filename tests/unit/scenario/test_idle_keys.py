@@ -29,7 +29,7 @@ from fedskd_sim.scenario import (
 )
 from fedskd_sim.scenario.offered import keys_offered
 
-RESULTS = ("records", "weights", "predictions")
+RESULTS = ("records", "weights", "predictions", "similarity", "pictures")
 ANOTHER: Mapping[str, Any] = MappingProxyType(
     {
         "visits": 1, "batches": 1, "pixel_grid": 2, "region_grid": 2, "recorded_gib": 1.0,
