@@ -342,6 +342,13 @@ def _png(shades: Floats) -> str:
     return base64.b64encode(made).decode()
 
 
+def picture_of(shades: Floats) -> str:
+    """Return a PNG of a pixel per cell as an address that holds it; shades as `heat` draws them, in
+    [-1, 1], NaN for none.
+    """
+    return f"data:image/png;base64,{_png(shades)}"
+
+
 def _middle(colour: Colour) -> bytes:
     """Return a colour between that of light and that of dark pages, which a picture cannot know."""
     light, dark = (bytes.fromhex(one[1:]) for one in (colour.light, colour.dark))

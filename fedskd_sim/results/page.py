@@ -19,6 +19,7 @@ from fedskd_sim.results.account import Account
 from fedskd_sim.results.charts import LOOKS, MOST_LINES
 from fedskd_sim.results.lamport import Course
 from fedskd_sim.results.rows import Column, Table, percent
+from fedskd_sim.results.similarities import Likeness
 from fedskd_sim.results.svg import PALETTE
 from fedskd_sim.results.tables import Summary
 from fedskd_sim.results.teaching import each_model, taught
@@ -35,6 +36,7 @@ def as_html(
     scenario: str,
     environment: Mapping[str, str],
     account: Account | None = None,
+    alike: Likeness | None = None,
 ) -> str:
     """Write the page.
 
@@ -44,6 +46,7 @@ def as_html(
         scenario: the text of the scenario file.
         environment: what the run ran on.
         account: what its algorithm is, and how it ended; None where that is not known.
+        alike: what was probed of similarities; None for nothing.
 
     """
     template = templates().get_template(TEMPLATE)
@@ -65,6 +68,7 @@ def as_html(
         course=course.on_page(summary.hospitals),
         pictures=_draw_pictures(summary, course),
         taught=taught(summary),
+        alike=alike or Likeness(),
     )
     return text
 

@@ -20,6 +20,7 @@ from fedskd_sim.results.lamport import Course, Journeys
 from fedskd_sim.results.notes import rarest_classes
 from fedskd_sim.results.patients import assess
 from fedskd_sim.results.predictions import Predictions, read_predictions
+from fedskd_sim.results.similarities import likeness
 from fedskd_sim.results.tables import Matrix, Summary, as_json, summarise, summary_of
 from fedskd_sim.results.text import as_text
 from fedskd_sim.results.timeline import Spans
@@ -87,6 +88,7 @@ def write(
     try:
         summary = _summary(run, hospitals, held_out, account)
         spans = Spans.of(journeys.taking(stream_timings(run)))
+        alike = likeness(run, hospitals + held_out)
     except (OSError, UnicodeDecodeError) as error:
         raise RunUnreadable(
             f"{run} cannot be read: {error}", fix="run the scenario again"
@@ -97,7 +99,7 @@ def write(
     simulated = environment.get("runtime") == "memory"
     troubles = Troubles.of(run, order, spans, simulated=simulated)
     course = Course(spans, journeys, troubles, len(order))
-    _publish(run / "report.html", as_html(summary, course, scenario, environment, account))
+    _publish(run / "report.html", as_html(summary, course, scenario, environment, account, alike))
     return summary
 
 

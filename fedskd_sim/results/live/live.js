@@ -16,9 +16,12 @@
 
   function swap(part, told) {
     const places = marks(part).map((one) => [one.scrollLeft, one.scrollTop]);
+    const open = [...part.querySelectorAll("details[open] > summary")].map((one) => one.textContent);
     const focused = marks(part).indexOf(document.activeElement);
     part.innerHTML = told.html;
     part.dataset.tag = told.tag;
+    for (const one of part.querySelectorAll("details > summary"))
+      if (open.includes(one.textContent)) one.parentElement.open = true;
     const now = marks(part);
     places.forEach(([left, top], place) => {
       if (now[place]) [now[place].scrollLeft, now[place].scrollTop] = [left, top];

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedskd_sim import clock
+from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.observe.words import amount, duration, short, short_path
 from fedskd_sim.results.charts import Cells, Chart, heat, lines
 from fedskd_sim.results.live.reading import RunReader
 from fedskd_sim.results.live.ring import map_of
 from fedskd_sim.results.page import templates
 from fedskd_sim.results.rows import Column, Table, number
+from fedskd_sim.results.similarities import Likeness, likeness
 from fedskd_sim.results.tables import Summary, summary_of
 from fedskd_sim.results.teaching import Stops, at_hosts, legend, over_stops, taught
 
@@ -287,8 +289,12 @@ def _stops(_: RunReader, summary: Summary) -> dict[str, Any]:
     return {"drawn": _marked({"": at_hosts(summary, stops, title, stops.accuracy, signed=False)})}
 
 
-def _taught(_: RunReader, summary: Summary) -> dict[str, Any]:
-    return {"taught": taught(summary)}
+def _taught(seen: RunReader, summary: Summary) -> dict[str, Any]:
+    try:
+        alike = likeness(seen.folder, seen.topology.names, going=True)
+    except RunUnreadable:  # the report of the run names the file
+        alike = Likeness()
+    return {"taught": taught(summary), "alike": alike}
 
 
 def _marked(drawn: dict[str, str]) -> dict[str, Any]:
