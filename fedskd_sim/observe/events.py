@@ -147,6 +147,14 @@ class Lingering:
 
 
 @dataclass(frozen=True, slots=True)
+class Unpushed:
+    """A hospital's last metrics did not reach the Pushgateway, and why."""
+
+    gateway: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holding:
     """A hospital stays up until its results have been fetched."""
 
@@ -294,7 +302,7 @@ LogEvent = (
     Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | DoneEvent
     | Left | Lingering | Holding | Error | Entry | Registered | StartEvent | ProgressEvent
     | FailedEvent | EndEvent | Pod | Resumed | Api | Created | Released | WaitingEvent | Blind
-    | AwaitsCustody | FaultEvent | LostEvent | BackEvent | ControllerDied
+    | Unpushed | AwaitsCustody | FaultEvent | LostEvent | BackEvent | ControllerDied
 )  # fmt: skip
 
 

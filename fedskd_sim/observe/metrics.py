@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    push_to_gateway,
     start_http_server,
     write_to_textfile,
 )
@@ -31,6 +33,7 @@ from fedskd_sim import __version__, clock
 from fedskd_sim.errors import PortInUse
 from fedskd_sim.messages import HopId
 from fedskd_sim.records import Record
+from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.topology import Topology
 
 PHASES = (
@@ -40,6 +43,7 @@ PHASES = (
 """What a hospital can be at; the number of each is its place, which the dashboard knows too."""
 MODEL = ("scenario", "hospital", "model")
 HOSPITAL = ("scenario", "hospital")
+JOB, PUSH_PATIENCE_S = "fedskd", 3.0
 MEASURED = ("accuracy", "balanced_accuracy", "auc", "resident_accuracy")
 """What is measured on a split of the host's data, which is a label: validation after a session, in
 the evaluation mostly test."""
@@ -193,6 +197,17 @@ class HospitalMetrics:
         position.labels(**self._own).set(topology.names.index(hospital))
         total = self._gauge("fedskd_ring_size", "Hospitals in the ring")
         total.labels(**self._own).set(topology.size)
+        following = self._gauge("fedskd_ring_next", "The next hospital in the ring, 1", "next")
+        after = topology.names[(topology.names.index(hospital) + 1) % len(topology.names)]
+        following.labels(**self._own, next=after).set(1)
+        stops = self._gauge("fedskd_stops", "Stops here in the whole run, but for the ensemble")
+        stops.labels(**self._own).set(Program(topology, hospital).recorded)
+        self._hop = Gauge(
+            "fedskd_hop",
+            "Hop of the last session of this model here, from 1; 0 for the warm-up",
+            MODEL,
+            registry=self.registry,
+        )
         self._lost = self._gauge(
             "fedskd_ring_lost", "Hospitals without which the ring goes on, as of the last stop here"
         )
@@ -210,6 +225,20 @@ class HospitalMetrics:
             write_to_textfile(
                 str(folder / "metrics" / f"{self._own['hospital']}.prom"), self.registry
             )
+
+    def push(self, gateway: str) -> str:
+        """Push everything to a Pushgateway, in place of what this hospital of the scenario pushed
+        before. Return what went wrong; '' for nothing.
+
+        Args:
+            gateway: its address, as ``http://127.0.0.1:9091``.
+
+        """
+        try:
+            push_to_gateway(gateway, JOB, self.registry, {**self._own}, PUSH_PATIENCE_S)
+        except (OSError, ValueError, HTTPException) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def phase(self, name: str, round_: int | None = None) -> None:
         """Show what the hospital does now, and in which round."""
@@ -235,6 +264,8 @@ class HospitalMetrics:
         self._counters["received_bytes"].labels(**labels).inc(record.bytes)
         if record.kind == "ensemble":  # many models are no model
             return
+        if record.kind in ("visit", "homecoming", "warm_up", "alone"):
+            self._hop.labels(**labels).set(record.hop)
         split = self._evaluate_on if record.kind == "evaluation" else "validation"
         for name, measure in record.measures.items():
             if name in self._gauges and not math.isnan(measure.mean):

@@ -300,8 +300,15 @@ def _tell(
     reporter = replace(make_reporter(scenario, order.name, ledger, log), metrics=metrics)
     reporter.phase("starting")
     held.callback(metrics.write, order.folder)
+    held.callback(_push, scenario.metrics.push, metrics, log)
     exporter = held.enter_context(closing(_exporter(order, metrics)))
     return _Told(ledger, metrics, reporter, exporter)
+
+
+def _push(gateway: str, metrics: HospitalMetrics, log: EventLog) -> None:
+    """Push the last exposition, where the scenario names a Pushgateway; no run fails for it."""
+    if gateway and (reason := metrics.push(gateway)):
+        log.event(events.Unpushed(gateway, reason))
 
 
 def _context(

@@ -27,9 +27,11 @@ from fedskd_sim.scenario.part import (
 from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Privacy, Training
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
+GATEWAY = r"^(https?://[^\s/]+(/\S*)?)?$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 PATTERNS = {
     NAME: "use lower-case letters, digits and inner dashes, at most 40 of them, as in 'north-1'",
+    GATEWAY: "write http:// or https://, a host and a port, as in http://127.0.0.1:9091",
     DEVICE: "write cpu, cuda, cuda:N or auto",
     SIZE: "write a number and a unit (Ki, Mi, Gi, Ti, k, M, G or T), as in 2Gi",
 }
@@ -108,6 +110,10 @@ class Metrics(Part):
     """Hospital number i (from 1) serves /metrics on port + i; 0 takes any free ones."""
     linger: Seconds = 0.0
     """Seconds a finished hospital stays up, so that a last scrape sees its last values."""
+    push: Annotated[str, Field(pattern=GATEWAY)] = ""
+    """Address of a Pushgateway, as in ``http://127.0.0.1:9091``: every hospital pushes its last
+    values there as its process ends. '' pushes nothing. A push that fails is logged and changes
+    nothing."""
 
 
 class Timeouts(Part):

@@ -38,7 +38,7 @@ TARGET_LABELS = {
 }
 OWN_LABELS = {
     "scenario", "hospital", "model", "split", "device", "fedskd_phase", "le",
-    "algorithm", "seed", "version",
+    "algorithm", "seed", "version", "next",
 }  # fmt: skip
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool on PATH")
@@ -67,9 +67,10 @@ def dashboard_queries() -> list[str]:
     """Give every query of the dashboard as Grafana would send it, with something chosen for each
     variable.
     """
+    page = dashboard()
     queries = [
-        target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())
-    ]
+        target["expr"] for panel in page["panels"] for target in panel.get("targets", ())
+    ] + [one["expr"] for one in page["annotations"]["list"] if "expr" in one]
     chosen = {"$__rate_interval": "1m", "$window": "5m"}
     for variable, value in chosen.items():
         queries = [query.replace(variable, value) for query in queries]
@@ -186,7 +187,8 @@ def test_every_query_asks_for_what_is_exported(query: str) -> None:
     names = metric_names(query)
     assert names, query
     assert names <= ROUND_THE_CLOCK | set.union(*exported().values())
-    assert label_names(query) <= OWN_LABELS | TARGET_LABELS | {"alertname", "alertstate"}
+    made = {"alertname", "alertstate", "hop", "level"}
+    assert label_names(query) <= OWN_LABELS | TARGET_LABELS | made
     for phases in re.findall(r'fedskd_phase(?:=~|!~|!=|=)"([^"]*)"', query):
         assert set(phases.split("|")) <= set(PHASES)
 

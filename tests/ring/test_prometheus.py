@@ -125,6 +125,7 @@ def test_every_metric_has_the_prefix_and_closed_labels() -> None:
                 "split",
                 "fedskd_phase",
                 "le",
+                "next",
                 *(("algorithm", "seed", "version") if family.name == "fedskd_run" else ()),
             }
     assert len(GAUGES) == 10

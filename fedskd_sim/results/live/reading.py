@@ -320,6 +320,7 @@ TROUBLES: Mapping[type, Callable[[Any], str]] = MappingProxyType(
         events.LostEvent: lambda one: f"the ring goes on without {', '.join(one.hospitals)}",
         events.BackEvent: lambda one: f"is back from round {one.round} on",
         events.Pod: lambda one: f"pod {one.standing}: {one.text}" if one.standing in HELD else "",
+        events.Unpushed: lambda one: f"no metrics to {one.gateway}: {one.reason}",
         events.Blind: lambda one: f"no longer sees the pods: {one.reason}",
         events.EndEvent: lambda one: (
             f"the run has ended with exit code {one.code}: {one.reason}" if one.code else ""

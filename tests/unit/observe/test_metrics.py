@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from prometheus_client import generate_latest
@@ -85,6 +87,52 @@ def test_the_run_is_told_once_and_no_moment_of_creation() -> None:
     assert f"fedskd_run_info{{{about}}} 1.0" in text
     assert "fedskd_session_seconds_count" in text
     assert "_created" not in text
+
+
+def test_place_stops_in_all_and_hop_are_told() -> None:
+    """Who is next in the ring, how many records the hospital will have, and at which hop it saw a
+    model last; the evaluation round is no such hop.
+    """
+    ring = Topology(("north", "east", "south"), 2)
+    metrics = HospitalMetrics("s", "south", ring)
+    for kind, hop in (("warm_up", 0), ("visit", 2), ("evaluation", 1)):
+        metrics.count_step(Record("s", 1, kind, 1, hop, "south", "east", "net", "trained"))
+    text = generate_latest(metrics.registry).decode()
+    assert 'fedskd_ring_next{hospital="south",next="north",scenario="s"} 1.0' in text
+    assert 'fedskd_hop{hospital="south",model="east",scenario="s"} 2.0' in text
+    records = 1 + 2 * 3 + 1 + 2  # warm-up, three stops in each round, the evaluation of all
+    assert f'fedskd_stops{{hospital="south",scenario="s"}} {records}.0' in text
+
+
+def test_the_last_exposition_is_pushed_to_a_gateway() -> None:
+    """It replaces what this hospital of the scenario has pushed; a gateway that is away or refuses
+    is told in words, and no error.
+    """
+    taken = list[tuple[str, str, bytes]]()
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            taken.append((self.path, self.headers["Content-Type"], body))
+            self.send_response(200 if len(taken) == 1 else 400)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
+    metrics.phase("done")
+    with HTTPServer(("127.0.0.1", 0), Gateway) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert metrics.push(address) == ""
+        assert "400" in metrics.push(address)
+        server.shutdown()
+    assert "refused" in metrics.push(address)
+    path, kind, body = taken[0]
+    assert path == "/metrics/job/fedskd/hospital/north/scenario/s"
+    assert kind.startswith("text/plain")
+    assert b'fedskd_phase{fedskd_phase="done",hospital="north",scenario="s"} 1.0' in body
 
 
 def test_a_scrape_is_waited_for_only_by_those_that_are_scraped(
