@@ -44,6 +44,46 @@ def test_a_model_arrives_on_the_map_of_a_browser(
     assert process.returncode == 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not PROGRAM, reason="no chromium on PATH")
+def test_a_kill_and_a_loss_are_on_the_map(
+    begun: Callable, program: Callable, tmp_path: Path
+) -> None:
+    """While h2 keeps its visitor, h1 is killed on purpose and comes back, and h0 is lost: the list
+    of failures says so, the map shows h0 as lost and its models elsewhere, and the run ends well
+    without it, all without the page being loaded again.
+    """
+    at = "round: 1, hop: 1"
+    faults = f"{{hospital: h1, what: kill, {at}}}, {{hospital: h0, what: leave, {at}}}"
+    skip = f"{{}}\non_loss: {{name: skip, after: 15}}\nfaults: [{faults}]"
+    process, out = begun(custody=skip)
+    until(lambda: held_at(out, 0) or process.poll() is not None)
+    address = told(program("watch", out))
+    state = "document.querySelector('[data-hospital={}]').dataset.state"
+    with browser(tmp_path / "profile") as page:
+        page.open(address)
+        until(lambda: page.has(".troubles"))
+        page.ask("window.loaded = 1")
+        until(lambda: page.ask(state.format("h0")) == "lost")
+        until(lambda: page.ask(state.format("h1")) == "up")
+        assert page.has('.model[data-model="h1"][data-host="h2"][data-to=""]')
+        list_ = page.ask("document.querySelector('.troubles').textContent")
+        assert "h1kill, on purpose, round 1, hop 1" in list_
+        assert "h1started again, time 1 in a row" in list_
+        assert list_.count("the ring goes on without h0") == 1
+        labels = page.ask("document.querySelector('.ring').textContent")
+        assert "h0 (lost)" in labels
+        go_on(out)
+        until(lambda: page.ask("document.body.dataset.ended") == "yes")
+        assert page.ask("document.querySelector('[role=status]').textContent") == "ended well"
+        assert page.ask(state.format("h0")) == "lost"
+        assert not page.has('.model[data-host="h0"], .model[data-to="h0"]')
+        assert page.ask("window.loaded") == 1
+    assert events(out, "*", "lost")
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+
+
 def test_launch_shows_its_run_and_takes_the_page_away(
     program: Callable, scenario_file: Callable, tmp_path: Path
 ) -> None:

@@ -111,6 +111,11 @@ class Trouble:
     text: str
     wanted: bool = False
 
+    def repeats(self, other: Trouble) -> bool:
+        """Return whether it tells what has just been told."""
+        same = (self.host, self.text) == (other.host, other.text)
+        return same and self.time - other.time < 1
+
 
 @dataclass
 class RunReader:
@@ -268,7 +273,8 @@ class RunReader:
             self.began = min(self.began or logged.time, logged.time)
             self.last = max(self.last, logged.time)
             self._follow(logged)
-            if trouble := trouble_of(logged):
+            trouble = trouble_of(logged)
+            if trouble and not (self.troubles and trouble.repeats(self.troubles[-1])):
                 self.troubles.append(trouble)
 
     def _follow(self, logged: Logged) -> None:
