@@ -32,13 +32,14 @@ Parsed = TypeVar("Parsed")
 FOLDER, FINAL, PICTURES, SCHEMA = "similarity", "final", "pictures", 1
 """As `fedskd_sim.learning.similarities` writes them, which needs PyTorch."""
 LEVELS = ("batch", "pixel", "region")
-MOST_STOPS, NEWEST, MOST_EXAMPLES = 6, 4, 4
+MOST_STOPS, NEWEST, MOST_EXAMPLES = 6, 4, 3
 """Stops that a report and a live page show, and hospitals of which a page shows pictures."""
 LARGEST, LARGEST_PICTURE = 4096, 64
 """Items of a matrix, and pixels along an axis of a picture, that are drawn."""
 MOST_PAIRS = 3
-PANEL, LABELS, HEAD, GAP, LEAST_WIDTH = 88, 46, 18, 8, 280
-"""Pixels of a panel, of what stands left of and above it, between panels, and of a drawing."""
+PANEL, LABELS, HEAD, GAP, LEAST_WIDTH, LEAST_HEIGHT = 88, 46, 18, 8, 280, 28.0
+"""Pixels of a panel, of what stands left of and above it, between panels, and at least of a
+drawing and of a panel's height."""
 MOST_NAMED = 8
 """Models whose names stand above the columns of a matrix."""
 _NAME = re.compile(r"(?P<host>[a-z0-9-]+)\.(?P<round>[0-9]+)-(?P<hop>[0-9]+)\.npz")
@@ -226,24 +227,28 @@ def _panels(title: str, values: Floats) -> Markup:
     gap = values[:, 0] - values[:, 1]
     most = float(np.nanmax(np.abs(gap)))
     shades = (values - low) / ((high - low) or 1.0)
-    high_, wide_ = values.shape[2:]
-    tall = PANEL if high_ == wide_ else max(28.0, PANEL * min(1.0, high_ / wide_))
-    inside = []
+    rows, columns = values.shape[2:]
+    wide, tall = PANEL / columns, max(LEAST_HEIGHT, PANEL * min(1.0, rows / columns)) / rows
+    down, right = rows + max(1, round(GAP / tall)), columns + max(1, round(GAP / wide))
+    sheet = np.full((down + rows, 2 * right + columns), np.nan)  # one picture is less than six
+    for row in range(2):
+        shown = (*shades[row], gap[row] / (most or 1.0))
+        for column, cells in enumerate(shown):
+            top, left = row * down, column * right
+            sheet[top : top + rows, left : left + columns] = cells
+    size = sheet.shape[1] * wide, sheet.shape[0] * tall
+    inside = [_image(picture_of(sheet), LABELS, HEAD, *size)]
     for column, name in enumerate(("visitor", "resident", "difference")):
-        x = LABELS + column * (PANEL + GAP)
-        inside.append(_text(x + PANEL / 2, 12, name, "middle"))
-        for row in range(2):
-            shown = gap[row] / (most or 1.0) if name == "difference" else shades[row, column]
-            inside.append(_image(picture_of(shown), x, HEAD + row * (tall + GAP), PANEL, tall))
+        inside.append(_text(LABELS + (column * right + columns / 2) * wide, 12, name, "middle"))
     for row, name in enumerate(("before", "after")):
-        y = HEAD + row * (tall + GAP) + tall / 2 + 4
+        y = HEAD + (row * down + rows / 2) * tall + 4
         inside.append(_text(LABELS - 6, y, name, "end"))
-    foot = HEAD + 2 * (tall + GAP) + 8
+    foot = HEAD + size[1] + 16
     scale = f"pale {digits(low)}, deep {digits(high)}; difference: ±{digits(most)}"
     inside.append(_text(LABELS, foot, scale, "start"))
     means = [float(np.nanmean(np.abs(one))) for one in gap]
     label = f"{title}: mean absolute difference {digits(means[0])} before, {digits(means[1])} after"
-    return _svg((LABELS + 3 * (PANEL + GAP), foot + 6), label, inside)
+    return _svg((LABELS + size[0] + 4, foot + 6), label, inside)
 
 
 def _final(run: Path, hospitals: Sequence[str]) -> Markup | None:
