@@ -26,7 +26,7 @@ from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.folder import check_ordinary
 from fedskd_sim.scenario import load
 
-CHUNK = 1 << 18
+CHUNK, TAIL = 1 << 18, 512
 LAST_TIMINGS = 1 << 15
 """Bytes at the end of a file of timings that are read first: memory and transfers of now."""
 MOST_TROUBLES = 60
@@ -36,8 +36,10 @@ HELD = ("unschedulable", "hopeless", "stuck", "failed")
 """Steps by which the pace is told."""
 
 
-class FileShrank(Exception):
-    """A file has less than was read of it: the run was resumed, and its folder is read anew."""
+class FileChanged(Exception):
+    """A file has no longer what was read of it: the run was resumed, or a collector has put the
+    entries of a pod's longer life in their place. The folder is read anew.
+    """
 
 
 @dataclass
@@ -49,6 +51,8 @@ class GrowingFile:
     size: int = 0
     stuck: bool = False
     """A line of it cannot be read, so none behind it is."""
+    tail: bytes = b""
+    """The last bytes that were read."""
 
     def begin_at(self, last: int) -> None:
         """Leave out all but so many bytes at the end, and the line that they cut."""
@@ -59,21 +63,24 @@ class GrowingFile:
                 self.position = self.size - last + len(stream.readline())
 
     def lines(self) -> list[bytes]:
-        """Return the next whole lines, of a chunk at most; raises FileShrank, OSError."""
+        """Return the next whole lines, of a chunk at most; raises FileChanged, OSError."""
         if self.stuck:
             return []
         with _open(self.path) as stream:
             self.size = os.fstat(stream.fileno()).st_size
             if self.size < self.position:
-                raise FileShrank
+                raise FileChanged
             if self.size == self.position:
                 return []
-            stream.seek(self.position)
+            stream.seek(self.position - len(self.tail))
+            if stream.read(len(self.tail)) != self.tail:
+                raise FileChanged
             chunk = stream.read(CHUNK)
         whole = chunk[: chunk.rfind(b"\n") + 1]
         if not whole and len(chunk) == CHUNK:  # no line is that long
             self.stuck = True
         self.position += len(whole)
+        self.tail = whole[-TAIL:] or self.tail
         return whole.splitlines()
 
 
@@ -174,7 +181,7 @@ class RunReader:
         end = clock.now() + seconds
         try:
             self._read_on(end)
-        except FileShrank:
+        except FileChanged:
             self._forget()
             self._read_on(end)
         sizes = sum(file.size for file in self._files.values())
