@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.scenario.part import (
@@ -404,10 +406,17 @@ def reader_of(dataset: Any) -> tuple[str, dict[str, Any]]:
     return dataset.name, given
 
 
-def overrides_schema() -> dict[str, Any]:
-    """Write the JSON Schema of a hospital's ``data``: any keys of any kind of data, none of them
-    required.
-    """
+class AnyKeys:
+    """Describes a hospital's ``data``: any keys of any kind of data, none of them required."""
+
+    def __get_pydantic_json_schema__(
+        self, _core_schema: CoreSchema, _handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        """Write it when it is asked for."""
+        return _overrides_schema()
+
+
+def _overrides_schema() -> dict[str, Any]:
     parts = [_partial(kind.model_json_schema())["properties"] for kind in KINDS]
     names = [part.pop("name")["const"] for part in parts]
     kinds: dict[str, list[dict[str, Any]]] = {}

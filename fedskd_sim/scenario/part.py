@@ -4,21 +4,76 @@ that is cut into parts for several hospitals, and what these may not contradict 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ast
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from posixpath import normpath
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from fedskd_sim.errors import InvalidValue, Key
 
 
-class Part(BaseModel):
-    """One mapping of the scenario file."""
+@cache
+def _said_under_keys(module: ModuleType) -> Mapping[str, Mapping[str, str]]:
+    """Find the texts under the attributes of a module's classes, by class and attribute."""
+    try:
+        parsed = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # no source is kept, or it has changed since
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for one in ast.walk(parsed):
+        if isinstance(one, ast.ClassDef):
+            texts = found.setdefault(one.name, {})
+            for said, text in zip(one.body, one.body[1:], strict=False):
+                if not (isinstance(said, ast.AnnAssign) and isinstance(said.target, ast.Name)):
+                    continue
+                if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                    texts[said.target.id] = inspect.cleandoc(str(text.value.value))
+    return found
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+
+def _said_of(kind: type, key: str) -> str:
+    """Return the text under a key, where the first class that has it stands."""
+    for one in kind.__mro__:
+        if key in one.__dict__.get("__annotations__", {}):
+            module = sys.modules.get(one.__module__)
+            said = _said_under_keys(module) if module else {}
+            return said.get(one.__name__, {}).get(key, "")
+    return ""
+
+
+class Part(BaseModel):
+    """One mapping of the scenario file. The texts under its keys are read when a JSON Schema is
+    asked for, not whenever the program starts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        """Add the text under every key."""
+        found = handler(core_schema)
+        entries = handler.resolve_ref_schema(found)["properties"]
+        for key, field in cls.model_fields.items():
+            shown = entries.get(field.alias or key)
+            if shown is not None and (text := field.description or _said_of(cls, key)):
+                shown["description"] = text
+        return found
 
 
 Positive = Annotated[float, Field(gt=0)]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, JsonValue, WithJsonSchema
+from pydantic import Field, JsonValue
 
 from fedskd_sim.scenario.algorithms import FedSKD
 from fedskd_sim.scenario.circulation import AlgorithmKeys, Schedule
-from fedskd_sim.scenario.datasets import Dataset, NoData, overrides_schema
+from fedskd_sim.scenario.datasets import AnyKeys, Dataset, NoData
 from fedskd_sim.scenario.faults import Fault, Link, OnLoss
 from fedskd_sim.scenario.own import Algorithm, OwnAlgorithm
 from fedskd_sim.scenario.part import (
@@ -66,7 +66,7 @@ class Hospital(Part):
     name."""
     architecture: Annotated[Architecture, with_a_name(str | Architecture)]
     """The architecture of this hospital's model."""
-    data: Annotated[Dataset, WithJsonSchema(overrides_schema())] = NoData()
+    data: Annotated[Dataset, AnyKeys()] = NoData()
     """Overrides keys of the top level's ``data``; another ``name`` than there begins afresh."""
     device: Annotated[str, Field(pattern=DEVICE)] = "cpu"
     """Where it computes: ``cpu``, ``cuda`` or ``cuda:N``. ``auto``: the first CUDA device that its
