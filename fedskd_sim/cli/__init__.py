@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,23 +31,9 @@ from fedskd_sim.cli.follow import audit, collect, export, init, logs, report, st
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.cli.watch import list_runs, watch
 from fedskd_sim.errors import FedskdError
-from fedskd_sim.operate.checks import (
-    Slowly,
-    import_code,
-    keys_in,
-    load_and_check,
-    own_parts,
-    unused_card,
-)
-from fedskd_sim.scenario import (
-    Loaded,
-    Scenario,
-    examine,
-    find,
-    json_schema,
-    load_architecture,
-    raise_all,
-)
+
+if TYPE_CHECKING:
+    from fedskd_sim.scenario import Loaded, Scenario
 
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
@@ -124,6 +110,9 @@ def validate(
       fedskd-sim validate own.yaml --schema > scenario.schema.json
     """
     if schema:
+        from fedskd_sim.operate.checks import keys_in  # noqa: PLC0415 - help and completion need no scenario
+        from fedskd_sim.scenario import examine, find, json_schema  # noqa: PLC0415
+
         given = None if no_code else scenario
         keys = keys_in(examine(find(given), changes), say_code) if given else {}
         click.echo(json.dumps(DIALECT | json_schema(keys), indent=1))
@@ -140,6 +129,8 @@ def validate(
 
 def _check(scenario: Path, changes: tuple[str, ...], data: Path | None, *, as_json: bool) -> None:
     """Check a scenario, and show what is read of its data."""
+    from fedskd_sim.operate.checks import Slowly, load_and_check  # noqa: PLC0415 - help and completion need no scenario
+
     known: list[Any] = []
     with Waiting() as waiting:
         loaded = load_and_check(
@@ -171,6 +162,8 @@ def _try(loaded: Loaded, data: Path | None) -> list[str]:
     """Take a few steps at all hospitals with the scenario's own loss or algorithm, if it has any,
     and say so; raises what ends them.
     """
+    from fedskd_sim.operate.checks import own_parts  # noqa: PLC0415 - help and completion need no scenario
+
     own = own_parts(loaded)
     if not own:
         return []
@@ -183,6 +176,8 @@ def _try(loaded: Loaded, data: Path | None) -> list[str]:
 
 def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
     """Check what can be checked of a scenario without its own code, and name that."""
+    from fedskd_sim.scenario import examine, find, raise_all  # noqa: PLC0415 - help and completion need no scenario
+
     found = examine(find(scenario), changes)
     raise_all(found.document, found.problems)
     click.echo(f"{scenario}: nothing is wrong, as far as can be known without its code and data")
@@ -198,6 +193,8 @@ def _without_code(scenario: Path, changes: tuple[str, ...]) -> None:
 
 def _in_vain(loaded: Loaded) -> Iterator[str]:
     """Yield a line for every key that has no effect, and of a card that none uses."""
+    from fedskd_sim.operate.checks import unused_card  # noqa: PLC0415 - help and completion need no scenario
+
     for text, where in loaded.idle.items():
         yield f"Note: {where}: {text}."
     if text := unused_card(loaded.scenario):
@@ -265,6 +262,9 @@ def models(
       fedskd-sim models my-cnn --scenario mine.yaml
     """
     if scenario:
+        from fedskd_sim.operate.checks import import_code  # noqa: PLC0415 - help and completion need no scenario
+        from fedskd_sim.scenario import examine, find  # noqa: PLC0415
+
         import_code(examine(find(scenario)), say_code)
     if as_json and name:
         raise click.UsageError("--json lists all architectures: give it without NAME")
@@ -276,6 +276,8 @@ def models(
     from fedskd_sim.learning.networks.listing import as_plain, modules_of  # noqa: PLC0415 - needs PyTorch
 
     if name:
+        from fedskd_sim.scenario import load_architecture  # noqa: PLC0415 - help and completion need no scenario
+
         click.echo(modules_of(load_architecture(name, changes)))
     else:
         click.echo(json.dumps(as_plain(), indent=1))

@@ -27,15 +27,15 @@ from click.shell_completion import CompletionItem
 
 from fedskd_sim.errors import FedskdError, OutputNotWritable, extras_named
 from fedskd_sim.exits import INTERRUPTED, all_errors, meaning, no_space, out_of_space
-from fedskd_sim.operate.checks import licences
-from fedskd_sim.scenario import OwnCode, Scenario, scenarios
-from fedskd_sim.scenario.document import escape_controls
+from fedskd_sim.found import run_folders, scenarios
+from fedskd_sim.observe.words import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import Console
 
+    from fedskd_sim.scenario import OwnCode, Scenario
 
 STANDARD = (0, 1, 2)
 
@@ -164,8 +164,6 @@ def complete_runs(
     _context: click.Context, _argument: click.Parameter, typed: str
 ) -> list[CompletionItem]:
     """Complete run folders here and in ``runs``, and whatever folder is typed."""
-    from fedskd_sim.runtimes.folder import run_folders  # noqa: PLC0415 - only for completion
-
     places = [str(place) for place in run_folders() if str(place).startswith(typed)]
     return [*map(CompletionItem, places), CompletionItem(typed, type="dir")]
 
@@ -305,6 +303,8 @@ def say_licences(scenario: Scenario) -> None:
     """Print on standard error what the licence of each data set asks for, where it asks for more
     than naming the source.
     """
+    from fedskd_sim.operate.checks import licences  # noqa: PLC0415 - help and completion need no scenario
+
     for licence in licences(scenario):
         click.echo(licence, err=True)
 

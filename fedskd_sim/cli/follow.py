@@ -29,9 +29,6 @@ from fedskd_sim.cli.common import (
 from fedskd_sim.cli.launch import attendant, tell_end
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.observe.words import short_path
-from fedskd_sim.operate.checks import not_proven, verify_run
-from fedskd_sim.records.files import COMPARISON, no_run
-from fedskd_sim.scenario import begin, load
 
 if TYPE_CHECKING:
     from fedskd_sim.custody.verify import Verdict
@@ -46,6 +43,8 @@ def _hospitals(
     context: click.Context, _argument: click.Parameter, typed: str
 ) -> list[CompletionItem]:
     """Complete the members of the run that stands before."""
+    from fedskd_sim.scenario import load  # noqa: PLC0415 - help and completion need no scenario
+
     file = Path(context.params.get("run") or "") / "scenario.yaml"
     try:
         names = ("controller", *load(file).scenario.names)
@@ -238,7 +237,9 @@ def report(run: Path, form: str) -> None:
       fedskd-sim report runs/skin --format json | jq .personalization
     """
     from fedskd_sim.operate import execution, run_access  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.records.files import no_run  # noqa: PLC0415
     from fedskd_sim.results.report import as_json, as_text  # noqa: PLC0415
+    from fedskd_sim.scenario import load  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
         raise no_run(run)
@@ -284,6 +285,7 @@ def export(run: Path, form: str, out: Path | None) -> None:
       fedskd-sim export runs/skin --format tensorboard
       MLFLOW_TRACKING_URI=http://localhost:5000 fedskd-sim export runs/skin --format mlflow
     """
+    from fedskd_sim.records.files import COMPARISON  # noqa: PLC0415 - help and completion need no records
     from fedskd_sim.results import export as exports  # noqa: PLC0415 - only this command pays for it
     from fedskd_sim.results.runs import read_run  # noqa: PLC0415
 
@@ -317,7 +319,9 @@ def audit(run: Path, *, as_json: bool) -> None:
       fedskd-sim audit runs/audited
       fedskd-sim audit runs/audited --json
     """
+    from fedskd_sim.records.files import no_run  # noqa: PLC0415 - help and completion need no records
     from fedskd_sim.results import audit as audits  # noqa: PLC0415 - only this command pays for it
+    from fedskd_sim.scenario import load  # noqa: PLC0415
 
     if not (run / "scenario.yaml").is_file():
         raise no_run(run)
@@ -349,6 +353,8 @@ def init(name: str, source: str) -> None:
       fedskd-sim init skin --from fedskin-ham10000
       fedskd-sim init again --from mine.yaml
     """
+    from fedskd_sim.scenario import begin, load  # noqa: PLC0415 - help and completion need no scenario
+
     file = begin(name, source)
     try:
         load(file)
@@ -394,6 +400,10 @@ def verify(
       fedskd-sim verify runs/skin
       fedskd-sim verify runs/skin --replay 5
     """
+    from fedskd_sim.operate.checks import not_proven, verify_run  # noqa: PLC0415 - help and completion need no scenario
+    from fedskd_sim.records.files import no_run  # noqa: PLC0415
+    from fedskd_sim.scenario import load  # noqa: PLC0415
+
     if trust_code and not replay:
         raise click.UsageError("--trust-code needs --replay: nothing else runs code")
     if as_json and replay:

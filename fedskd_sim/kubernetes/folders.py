@@ -24,8 +24,8 @@ from fedskd_sim.kubernetes.plan import FOLDER_PORT, PLAN, Plan
 from fedskd_sim.kubernetes.pods import ENDED, newest
 from fedskd_sim.kubernetes.reach import Reach, Unreachable
 from fedskd_sim.runtimes import handover
+from fedskd_sim.runtimes.folder import CUSTODY
 from fedskd_sim.runtimes.handover import FolderClient
-from fedskd_sim.runtimes.member import CUSTODY
 from fedskd_sim.runtimes.served import BOOKS, BROUGHT, list_kept, move
 from fedskd_sim.scenario import Scenario
 

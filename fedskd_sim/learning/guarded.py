@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import nn
 
 from fedskd_sim.errors import FedskdError, InvalidValue, Key
 from fedskd_sim.learning.comparable import shape_of
 from fedskd_sim.learning.networks.contract import draw_samples
 from fedskd_sim.learning.networks.models import build
-from fedskd_sim.learning.networks.shapes import ImageShape
+from fedskd_sim.learning.networks.shapes import ImageShape, one_thread
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.learning.sessions.private import refuse_batch_statistics, refuse_mixing
 from fedskd_sim.learning.spending import no_subjects
@@ -99,17 +98,14 @@ def _try(
 ) -> Iterator[FedskdError]:
     """Build a network, and refuse it where one patient's answer or gradient is not its own."""
     shape, renewed = shape_of(found), scenario.prediction.keeps_averaged
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        if (network := _built(chosen, shape)) is not None:
-            refuse_batch_statistics(network, renewed=renewed)
-            refuse_mixing(network, draw_samples(shape))
+        with one_thread():
+            if (network := _built(chosen, shape)) is not None:
+                refuse_batch_statistics(network, renewed=renewed)
+                refuse_mixing(network, draw_samples(shape))
     except InvalidValue as error:
         error.message, error.key = f"{chosen.name}: {error.message}", key
         yield error
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _built(chosen: Architecture, shape: ImageShape) -> nn.Module | None:

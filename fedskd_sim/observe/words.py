@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves, colours or renames a terminal, breaks its lines or turns text around; line feeds and
+tabs are text."""
+
+
+def escape_controls(text: str) -> str:
+    r"""Write control characters as Python escapes them: ``\\x1b`` for ESC.
+
+    >>> print(escape_controls("red: \x1b[31m"))
+    red: \x1b[31m
+
+    """
+    return CONTROLS.sub(lambda one: one.group().encode("unicode_escape").decode("ascii"), text)
 
 
 def short(name: str, length: int) -> str:

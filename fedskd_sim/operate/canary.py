@@ -33,8 +33,9 @@ from fedskd_sim.records.files import read_counts, read_records, read_timings
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Detachable, Order, Runtime
+from fedskd_sim.runtimes.folder import custody_of
 from fedskd_sim.runtimes.location import memory
-from fedskd_sim.runtimes.member import custody_of, discard_custody
+from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.world.forecast import Cost, forecast
 

@@ -20,9 +20,10 @@ from fedskd_sim.records.ledger import RESTORE, check_count, check_length, record
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order, Runtime, Watch
+from fedskd_sim.runtimes.folder import CUSTODY, custody_of
 from fedskd_sim.runtimes.life import meaning
 from fedskd_sim.runtimes.location import Here, InCluster, RunLocation
-from fedskd_sim.runtimes.member import CUSTODY, custody_of, discard_custody
+from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.runtimes.processes import ProcessRuntime
 from fedskd_sim.scenario import Loaded, load
 

@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from fedskd_sim import clock
 from fedskd_sim.errors import ClusterUnavailable, OutputNotWritable, RunUnreadable
+from fedskd_sim.found import run_folders
 from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records.files import torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
-from fedskd_sim.runtimes.base import Order, verdict
-from fedskd_sim.runtimes.folder import Logs
+from fedskd_sim.runtimes.folder import Logs, custody_of
 from fedskd_sim.runtimes.location import Here, InCluster
-from fedskd_sim.runtimes.member import custody_of
-from fedskd_sim.runtimes.supervisor import error_of, first_error
 from fedskd_sim.scenario import Loaded, load, nearest
 
 if TYPE_CHECKING:
     from fedskd_sim.kubernetes.log_collector import LogFollower
     from fedskd_sim.kubernetes.runtime import KubernetesRuntime
+    from fedskd_sim.runtimes.base import Order
 
 
 READ = ("records", "samples", "timings", "logs")
@@ -184,6 +183,9 @@ class LocalRun:
                 yield f"running, process {pid}"
             case _:
                 yield "not running any more, and nobody has noted how it ended"
+                from fedskd_sim.runtimes.base import verdict  # noqa: PLC0415 - what has ended is known without
+                from fedskd_sim.runtimes.supervisor import error_of, first_error  # noqa: PLC0415
+
                 told = (one for logged in self.events() if (one := error_of(logged)))
                 error = verdict(first_error(told))
                 if error:
@@ -266,6 +268,8 @@ class ClusterRun:
             # what it holds must be freed whether or not its records can be read
             with suppress(Exception):
                 refresh(self.folder)
+        from fedskd_sim.runtimes.base import Order  # noqa: PLC0415 - only who stops or joins a run needs it
+
         self.runtime.attach(Order(self.loaded, "", self.folder) if self.folder else None)
         self.runtime.stop()
         return f"removed {self.runtime.release!r} from namespace {self.runtime.namespace!r}"
@@ -324,6 +328,8 @@ def to_collect(
     place = location.read(folder)
     if isinstance(place, InCluster):
         seen.runtime.run, seen.runtime.resumed = place.run, place.resumed
+    from fedskd_sim.runtimes.base import Order  # noqa: PLC0415 - as above
+
     order = Order(seen.loaded, "", folder, resumed=seen.runtime.resumed)
     seen.runtime.attach(order)
     return seen.runtime, order
@@ -343,7 +349,7 @@ def _find_release(name: str, namespace: str, context: str) -> KubernetesRuntime:
             why = error.message
     near = nearest(
         name,
-        [str(place) for place in folders.run_folders()],
+        [str(place) for place in run_folders()],
         "give the folder that 'fedskd-sim launch' named",
     )
     raise RunUnreadable(

@@ -27,11 +27,12 @@ from fedskd_sim.errors import OutputNotEmpty, OutputNotWritable, RunUnreadable
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import Logged
 from fedskd_sim.records.files import whole_lines
-from fedskd_sim.scenario import Loaded
+from fedskd_sim.scenario import Loaded, Scenario
 from fedskd_sim.scenario.own import FILE, FOLDER, PACKED, as_text
 from fedskd_sim.wholefiles import write_text
 
 ANOTHER = "give another --out, or remove what is in it"
+CUSTODY = "custody"
 LOCK = ".lock"
 """In a run folder: whoever writes into it, or launched what does, has it open."""
 INFORMATION = ".dist-info"
@@ -298,11 +299,12 @@ def follow_lines(file: Path, going: Callable[[], bool]) -> Iterator[str]:
             clock.sleep(0.0 if last else LOOK_S)
 
 
-def run_folders() -> list[Path]:
-    """List the run folders here and in ``runs``."""
-    here = Path()
-    return sorted(
-        file.parent for pattern in ("*", "runs/*") for file in here.glob(f"{pattern}/scenario.yaml")
+def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
+    """Return where the hospitals of a run keep what survives them."""
+    return (
+        Path(scenario.custody.folder).expanduser() / run
+        if scenario.custody.folder
+        else folder / CUSTODY
     )
 
 

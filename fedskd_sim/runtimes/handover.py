@@ -30,7 +30,8 @@ from fedskd_sim.errors import RegistrationTimeout, RunUnreadable
 from fedskd_sim.learning.readers.places import PART_FILES
 from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
-from fedskd_sim.runtimes.member import CUSTODY, FETCHED, MemberOrder
+from fedskd_sim.runtimes.folder import CUSTODY
+from fedskd_sim.runtimes.member import FETCHED, MemberOrder
 from fedskd_sim.runtimes.served import (
     BLOCK_BYTES,
     BROUGHT,

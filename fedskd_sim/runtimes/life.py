@@ -43,12 +43,12 @@ from fedskd_sim.records.files import own_records
 from fedskd_sim.records.ledger import Ledger, check_count, records_of
 from fedskd_sim.ring.topology import FIRST_EPOCH, Topology
 from fedskd_sim.runtimes import handover
+from fedskd_sim.runtimes.folder import custody_of
 from fedskd_sim.runtimes.member import (
     FETCHED,
     MARKS,
     STARTED,
     MemberOrder,
-    custody_of,
     log_error,
     make_reporter,
 )

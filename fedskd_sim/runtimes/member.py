@@ -21,11 +21,11 @@ from fedskd_sim.observe import events
 from fedskd_sim.observe.events import EventLog
 from fedskd_sim.records.files import ends_torn
 from fedskd_sim.records.ledger import Ledger
+from fedskd_sim.runtimes.folder import custody_of
 from fedskd_sim.scenario import Loaded, Scenario, load
 from fedskd_sim.transport.zeromq import Hub, Identity, Keys, read
 
 FETCHED = "fetched"
-CUSTODY = "custody"
 OTHER_VERSION = (
     "; if it is good where it was launched, the image has another version of the program: build "
     "both images anew, and give both in the chart's values"
@@ -151,15 +151,6 @@ def own_stdout() -> Iterator[TextIO]:
             yield stream
         finally:
             os.dup2(stream.fileno(), 1)
-
-
-def custody_of(scenario: Scenario, run: str, folder: Path) -> Path:
-    """Return where the hospitals of a run keep what survives them."""
-    return (
-        Path(scenario.custody.folder).expanduser() / run
-        if scenario.custody.folder
-        else folder / CUSTODY
-    )
 
 
 def discard_custody(scenario: Scenario, run: str, folder: Path) -> None:

@@ -13,7 +13,8 @@ from typing import BinaryIO, NamedTuple
 from fedskd_sim.custody.archive import FOLDER as HOPS
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.learning.readers.places import PART_FILES
-from fedskd_sim.runtimes.member import CUSTODY, MARKS, STARTED
+from fedskd_sim.runtimes.folder import CUSTODY
+from fedskd_sim.runtimes.member import MARKS, STARTED
 from fedskd_sim.wholefiles import DRAFT, PRIVATE_FOLDER, settle
 
 BOOKS = ("records", "samples", "timings")

@@ -1,5 +1,6 @@
 """A scenario: one YAML file that says what is learned; read once, checked, frozen."""
 
+from fedskd_sim.found import scenarios
 from fedskd_sim.scenario.algorithms import (
     BUILT_IN,
     AllReduceKeys,
@@ -73,7 +74,7 @@ from fedskd_sim.scenario.schema import (
     at_budget,
     passes,
 )
-from fedskd_sim.scenario.shipped import begin, find, scenarios
+from fedskd_sim.scenario.shipped import begin, find
 from fedskd_sim.scenario.tables import Heart, TableFile
 from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Privacy, Training
 from fedskd_sim.scenario.valid import ValidParts

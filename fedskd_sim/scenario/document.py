@@ -4,7 +4,6 @@ scenario needs, is refused in words before it is built.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,29 +34,13 @@ TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 SHALLOW = "a scenario needs five levels at most"
 TOO_MANY = f"too many values (over {MOST_NODES}): anchors may expand"
 
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What moves, colours or renames a terminal, breaks its lines or turns text around; line feeds and
-tabs are text."""
-
-
-def escape_controls(text: str) -> str:
-    r"""Write control characters as Python escapes them: ``\\x1b`` for ESC.
-
-    >>> print(escape_controls("red: \x1b[31m"))
-    red: \x1b[31m
-
-    """
-    return CONTROLS.sub(_escape, text)
-
 
 def escape_unseen(text: str) -> str:
     """Write every character that nobody sees, or takes for a space, as Python escapes it."""
-    return "".join(one if one == " " or one.isprintable() else _escape(one) for one in text)
-
-
-def _escape(found: re.Match[str] | str) -> str:
-    one = found if isinstance(found, str) else found.group()
-    return one.encode("unicode_escape").decode("ascii")
+    return "".join(
+        one if one == " " or one.isprintable() else one.encode("unicode_escape").decode("ascii")
+        for one in text
+    )
 
 
 def shorten(text: str) -> str:

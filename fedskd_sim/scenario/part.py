@@ -48,7 +48,7 @@ def _said_under_keys(module: ModuleType) -> Mapping[str, Mapping[str, str]]:
 def _said_of(kind: type, key: str) -> str:
     """Return the text under a key, where the first class that has it stands."""
     for one in kind.__mro__:
-        if key in one.__dict__.get("__annotations__", {}):
+        if key in inspect.get_annotations(one):
             module = sys.modules.get(one.__module__)
             said = _said_under_keys(module) if module else {}
             return said.get(one.__name__, {}).get(key, "")

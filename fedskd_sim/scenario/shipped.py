@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from fedskd_sim.errors import (
@@ -13,12 +12,12 @@ from fedskd_sim.errors import (
     ScenarioSyntaxError,
     Where,
 )
+from fedskd_sim.found import scenarios
 from fedskd_sim.scenario.document import read
 from fedskd_sim.scenario.explain import nearest
 from fedskd_sim.scenario.own import OwnCode, read_code
 from fedskd_sim.scenario.schema import NAME, PATTERNS
 
-PACKAGE = Path(__file__).resolve().parent.parent
 OWN_NAME = re.compile(r"^name: .*$", re.MULTILINE)
 OWN_HEADER = re.compile(r"\A# A scenario of your own, made from .*\n(?:#   fedskd-sim .*\n)*")
 HEADER = """\
@@ -28,14 +27,6 @@ HEADER = """\
 #   fedskd-sim models                 the architectures that hospitals may have, with their options
 #   fedskd-sim validate --schema      every key with its meaning and default, for your editor
 """
-
-
-def scenarios() -> Mapping[str, Path]:
-    """Find what comes with the program, by name: in the package where it is installed, in the
-    project where it is developed.
-    """
-    folders = (PACKAGE / "scenarios", PACKAGE.parent / "scenarios")
-    return {file.stem: file for folder in folders[::-1] for file in sorted(folder.glob("*.yaml"))}
 
 
 def find(given: Path) -> Path:

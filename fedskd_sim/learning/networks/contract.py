@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy, normalize
 from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning.installed import STRANGE, let_signals
 from fedskd_sim.learning.networks.models import blueprint, build, check_output
-from fedskd_sim.learning.networks.shapes import ImageShape
+from fedskd_sim.learning.networks.shapes import ImageShape, one_thread
 from fedskd_sim.learning.weights import install, snapshot
 from fedskd_sim.messages import Weights
 from fedskd_sim.scenario import Architecture
@@ -97,14 +97,9 @@ def draw_samples(shape: ImageShape) -> Tensor:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Compute on one thread, and leave threads and draws of the process as they are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
 
 
 @contextmanager

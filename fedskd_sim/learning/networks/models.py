@@ -29,7 +29,7 @@ from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder, options_of
 from fedskd_sim.learning.networks import named, roi, small, table, vision, volume
-from fedskd_sim.learning.networks.shapes import AXES, ImageShape
+from fedskd_sim.learning.networks.shapes import AXES, ImageShape, one_thread
 from fedskd_sim.learning.networks.taps import Candidate, Wiring, attach, propose, trace
 from fedskd_sim.learning.networks.trainable import head_of, restrict
 from fedskd_sim.learning.networks.weightfiles import load_weights
@@ -211,6 +211,7 @@ def with_memory(network: nn.Module, device: str) -> nn.Module:
     return network
 
 
+@one_thread()
 def outline(architecture: Architecture, shape: ImageShape) -> Outline:
     """Trace shapes through an architecture with one blank sample, without computing where its
     operations allow that.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,6 +17,17 @@ AXES: Mapping[SampleKind, str] = MappingProxyType(
 """The axes of a tap behind sample and channel."""
 GRIDLESS = ("roi", "table")
 """Kinds of which a map has regions or columns, and no grid of places."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: of one or two samples, threads take longer to meet than to compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class ImageShape(NamedTuple):

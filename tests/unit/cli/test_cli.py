@@ -449,12 +449,36 @@ def test_list_says_how_runs_stand(tmp_path: Path) -> None:
     assert call("launch", SCENARIOS / "placebo-ok.yaml", *watched).exit_code == 2
 
 
-def test_validating_does_not_import_what_it_does_not_need() -> None:
-    """Without learning neither PyTorch nor the drawing library is imported."""
-    command = ["validate", str(SCENARIOS / "placebo-ok.yaml")]
-    code = f"import sys; from fedskd_sim.cli import main; main({command}, standalone_mode=False);"
-    code += "sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'zmq')))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
-        == 0
+def imported(*command: str, **environment: str) -> set[str]:
+    """Carry out a command in an interpreter of its own and give the packages it has imported."""
+    code = (
+        "import json, sys; from fedskd_sim.__main__ import run; sys.argv[0] = 'fedskd-sim'\n"
+        "try: run()\n"
+        "finally: print(json.dumps([*sys.modules]), file=sys.stderr)"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    return {one.partition(".")[0] for one in json.loads(done.stderr.splitlines()[-1])}
+
+
+def test_commands_do_not_import_what_they_do_not_need(tmp_path: Path) -> None:
+    """Help and completion need no scenario; what looks at a run needs neither PyTorch nor sockets;
+    and what does not learn is checked without PyTorch.
+    """
+    slow = {"torch", "numpy", "matplotlib", "zmq", "prometheus_client"}
+    own = {"pydantic", "ruamel", "rich", *slow}
+    assert not imported("--help") & own
+    assert not imported("launch", "--help") & own
+    typed = {"COMP_WORDS": "fedskd-sim launch quick", "COMP_CWORD": "2"}
+    assert not imported(_FEDSKD_SIM_COMPLETE="bash_complete", **typed) & own
+    assert not imported("models") & slow
+    file = str(SCENARIOS / "placebo-ok.yaml")
+    assert not imported("validate", file) & (slow - {"numpy"})
+    call("launch", file, "--on", "memory", "--out", tmp_path / "run")
+    assert "rich" in (shown := imported("status", str(tmp_path / "run")))
+    assert not shown & slow

@@ -24,6 +24,7 @@ from fedskd_sim.learning.networks.models import (
     SIZES,
     SMALLEST_REGIONS,
     ImageShape,
+    Outline,
     act_on_blank,
     blueprint,
     build,
@@ -154,6 +155,23 @@ def test_an_outline_is_the_same_whether_it_is_computed_or_not(name: str) -> None
         architecture, shape, lambda model, blank: outline_of(model, blank, shape)
     )
     assert not quick(architecture, shape._replace(size=20000))
+
+
+def test_a_blank_sample_is_computed_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would wait for each other longer than they compute; the process keeps its own."""
+    before, seen = torch.get_num_threads(), list[int]()
+
+    def look(*given: object) -> Outline:
+        seen.append(torch.get_num_threads())
+        return outline_of(*given)
+
+    torch.set_num_threads(3)
+    monkeypatch.setattr("fedskd_sim.learning.networks.models.outline_of", look)
+    try:
+        outline(Architecture(name="cnn-plain"), ImageShape(3, 16, 2))
+        assert (seen, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_building_disturbs_no_other_draw() -> None:
