@@ -9,10 +9,12 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedskd_sim.errors import DataMissing, DeviceUnavailable, FedskdError, InvalidValue
@@ -57,6 +59,12 @@ class Cluster(NamedTuple):
 
 
 HERE = Cluster()
+DRAWING = (
+    "fedskd_sim.results.page",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+)
+"""What draws a run's page. Importing it takes a second, in which a run can go on."""
 QUIETLY = Slowly()
 
 
@@ -180,6 +188,7 @@ def follow(
         with attendant.following():
             if not launched:
                 launch(runtime, order)
+            Thread(target=_import_drawing, name="drawing", daemon=True).start()
             runtime.wait(attendant.watch)
         with attendant.proving():
             proof = _prove(runtime, order)
@@ -194,6 +203,13 @@ def follow(
     summary = report(order.folder, order.loaded, ended)
     discard_custody(order.loaded.scenario, order.run, order.folder)
     return FinishedRun(ended, proof, summary)
+
+
+def _import_drawing() -> None:
+    """Import what draws the page; what cannot be imported is told when the page is drawn."""
+    with suppress(Exception):
+        for name in DRAWING:
+            import_module(name)
 
 
 def launch(runtime: Runtime, order: Order) -> None:

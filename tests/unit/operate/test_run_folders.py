@@ -27,7 +27,7 @@ from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.memory import MemoryRuntime
-from fedskd_sim.scenario import load
+from fedskd_sim.scenario import load, scenarios
 
 TEXT = """
 name: tiny
@@ -267,3 +267,22 @@ def test_without_births_nothing_is_signalled(run: Path, stranger: subprocess.Pop
     )
     assert command("stop", run, "place.json") == 34
     assert stranger.poll() is None
+
+
+def test_what_draws_the_page_is_imported_while_the_run_goes_on(tmp_path: Path) -> None:
+    """When the first event has come, a thread imports it; nobody waits for that at the end."""
+    code = (
+        "import sys, threading; from pathlib import Path\n"
+        "from fedskd_sim.operate import execution; from fedskd_sim.scenario import load\n"
+        "def watch(_event):\n"
+        "    for one in threading.enumerate(): one.join() if one.name == 'drawing' else None\n"
+        "    seen.append({*execution.DRAWING} <= {*sys.modules})\n"
+        "seen, at = [], execution.runtime_of('memory')\n"
+        "assert not {'numpy', 'matplotlib'} & {*sys.modules}\n"
+        "order = execution.make_order(load(Path(sys.argv[1])), 'memory', Path(sys.argv[2]), None)\n"
+        "execution.carry_out(at, order, execution.Attendant('test', watch=watch))\n"
+        "assert seen and all(seen)"
+    )
+    command = [sys.executable, "-c", code, str(scenarios()["placebo-ok"]), str(tmp_path / "run")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
