@@ -224,8 +224,14 @@ def collect(run: str, out: Path | None, namespace: str, context: str, *, keep: b
     show_default=True,
     help="What to print.",
 )
+@click.option(
+    "--figures",
+    type=PathArgument(path_type=Path),
+    metavar="DIR",
+    help="Also write every figure as SVG and PDF, and its numbers as CSV, into this folder.",
+)
 @with_exit_code
-def report(run: Path, form: str) -> None:
+def report(run: Path, form: str, figures: Path | None) -> None:
     """Compute the tables and the HTML page of a RUN folder again, from its records.
 
     For a run in a cluster that was not collected yet, what its pods have logged so far is read
@@ -235,6 +241,7 @@ def report(run: Path, form: str) -> None:
     Examples:
       fedskd-sim report runs/skin
       fedskd-sim report runs/skin --format json | jq .personalization
+      fedskd-sim report runs/skin --figures paper/figures
     """
     from fedskd_sim.operate import execution, run_access  # noqa: PLC0415 - only this command pays for it
     from fedskd_sim.records.files import no_run  # noqa: PLC0415
@@ -246,12 +253,14 @@ def report(run: Path, form: str) -> None:
     for line in run_access.refresh(run):
         click.echo(line, err=True)
     loaded = load(run / "scenario.yaml")
-    summary = execution.report(run, loaded)
+    summary = execution.report(run, loaded, figures=figures)
     click.echo(
         as_text(summary, whole=False) if form == "text" else json.dumps(as_json(summary), indent=1)
     )
     if form == "text":
         click.echo(f"report: {short_path(run / 'report.html')}")
+    if figures:
+        click.echo(f"figures: {short_path(figures)}", err=form == "json")
 
 
 @click.command()

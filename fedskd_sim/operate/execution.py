@@ -234,13 +234,16 @@ def stop(runtime: Runtime, warn: Callable[[str], None]) -> None:
         warn(str(error))
 
 
-def report(run: Path, loaded: Loaded, ended: Outcome | None = None) -> Summary:
+def report(
+    run: Path, loaded: Loaded, ended: Outcome | None = None, figures: Path | None = None
+) -> Summary:
     """Compute the tables and the page of a run folder, and write them into it.
 
     Args:
         run: the folder.
         loaded: its scenario.
         ended: how the run ended; None for what the folder says.
+        figures: where its figures go as files, too; None for nowhere.
 
     Raises:
         RunUnreadable: something of the folder is missing or damaged.
@@ -250,7 +253,7 @@ def report(run: Path, loaded: Loaded, ended: Outcome | None = None) -> Summary:
     from fedskd_sim.results.report import Account, write  # noqa: PLC0415 - drawing is slow to import
 
     account = Account.of(loaded, ended or outcome.read(run))
-    return write(run, loaded.scenario.members, loaded.scenario.held_out, account)
+    return write(run, loaded.scenario.members, loaded.scenario.held_out, account, figures=figures)
 
 
 def closing_words(ended: Outcome, order: Order) -> str:

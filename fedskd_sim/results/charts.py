@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,20 @@ from fedskd_sim.observe.words import short
 from fedskd_sim.results.lamport import ink_of, look_of
 from fedskd_sim.results.patients import thin
 from fedskd_sim.results.rows import digits
-from fedskd_sim.results.svg import INK, MUTED, RULE, SERIES, Colour
+from fedskd_sim.results.svg import (
+    DASHES,
+    INK,
+    MUTED,
+    RULE,
+    SERIES,
+    Colour,
+    Drawn,
+    Numbers,
+    Plot,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 340, 190
@@ -33,6 +46,7 @@ MOST_TITLED = 200
 """Points, or cells, of which each says its value when it is pointed at."""
 MOST_POINTS = 240
 TICKS = 4
+MOST_TICKS = 26
 LEAST_SHADE, DEEPEST, SHADES = 0.06, 0.62, 24
 """Opacity of the palest cell, and of the deepest on which text reads; the steps between."""
 CELL, LEAST_CELL, TALLEST = 26, 5, 420
@@ -54,7 +68,11 @@ class Chart(NamedTuple):
     """Stops of a round, which the ticks count; 0 where they count themselves."""
 
 
-def lines(chart: Chart, series: Mapping[str, tuple[Floats, Floats]]) -> str:
+Series = Mapping[str, tuple[Floats, Floats]]
+"""By name: places and values."""
+
+
+def lines(chart: Chart, series: Series) -> Drawn:
     """Draw a line per name, or of more than six the mean and the range; '' without a value.
 
     Args:
@@ -68,7 +86,7 @@ def lines(chart: Chart, series: Mapping[str, tuple[Floats, Floats]]) -> str:
     }
     known = {name: found for name, found in known.items() if len(found[0])}
     if not known:
-        return ""
+        return Drawn()
     frame = _Frame.around(chart, known.values())
     inside = [*frame.axes()]
     if len(known) > MOST_LINES:
@@ -79,9 +97,32 @@ def lines(chart: Chart, series: Mapping[str, tuple[Floats, Floats]]) -> str:
             inside += _line(frame, [*series].index(name), name, found, titled=titled)
     ends = ", ".join(f"{name} {digits(float(y[-1]))}" for name, (_, y) in [*known.items()][:3])
     more = f", and {len(known) - 3} more" if len(known) > 3 else ""  # noqa: PLR2004 - as above
-    return _svg(
-        (WIDTH, HEIGHT), f"{chart.title}: {chart.y} over {chart.x}; now {ends}{more}", inside
-    )
+    label = f"{chart.title}: {chart.y} over {chart.x}; now {ends}{more}"
+    return Drawn(_svg((WIDTH, HEIGHT), label, inside), _plot_lines(chart, known))
+
+
+def _plot_lines(chart: Chart, known: Series) -> Plot:
+    """Draw the lines with matplotlib, of many the mean and the range."""
+    each = chart.round or 1
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        if len(known) > MOST_LINES:
+            stops, low, middle, high = _bounds(known)
+            blue = SERIES[0].light
+            axes.fill_between(stops / each, low, high, color=blue, alpha=0.2, lw=0, label="range")
+            axes.plot(stops / each, middle, color=blue, label="mean over all")
+        else:
+            for (name, (x, y)), colour, dash in zip(known.items(), SERIES, DASHES, strict=False):
+                mark = "" if len(x) > MOST_LINES else "o"
+                axes.plot(x / each, y, color=colour.light, ls=dash, marker=mark, ms=3, label=name)
+        axes.set(xlabel=chart.x, ylabel=chart.y)
+        axes.grid(visible=True)
+        figure.legend(loc="outside upper left", ncols=4)
+
+    columns = ("line", chart.x.partition(" (")[0], chart.y)
+    rows = ((name, at / each, value) for name, xy in known.items() for at, value in zip(*xy))  # noqa: B905
+    return Plot(draw, (5.0, 3.2), chart.title, chart.title, lambda: Numbers(columns, rows))
 
 
 class _Frame(NamedTuple):
@@ -173,8 +214,8 @@ def _points(x: Floats, y: Floats) -> str:
     return " ".join(f"{left:.1f},{top:.1f}" for left, top in zip(x, y, strict=True))
 
 
-def _range(frame: _Frame, known: Mapping[str, tuple[Floats, Floats]]) -> Iterator[str]:
-    """Draw the mean over all lines, in the band from the least to the most."""
+def _bounds(known: Series) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return stops, or groups of them, with the least, mean and largest value of all lines."""
     xs = np.concatenate([x for x, _ in known.values()])
     ys = np.concatenate([y for _, y in known.values()])
     stops, group = np.unique(xs, return_inverse=True)
@@ -186,6 +227,12 @@ def _range(frame: _Frame, known: Mapping[str, tuple[Floats, Floats]]) -> Iterato
     low, high = np.full(len(stops), np.inf), np.full(len(stops), -np.inf)
     np.minimum.at(low, group, ys)
     np.maximum.at(high, group, ys)
+    return stops, low, mean, high
+
+
+def _range(frame: _Frame, known: Series) -> Iterator[str]:
+    """Draw the mean over all lines, in the band from the least to the most."""
+    stops, low, mean, high = _bounds(known)
     x, top = frame.at(stops, high)
     _, bottom = frame.at(stops, low)
     _, middle = frame.at(stops, mean)
@@ -212,7 +259,7 @@ class Cells(NamedTuple):
     diagonal: bool = False
 
 
-def heat(cells: Cells, values: Floats, most: int = MOST_TITLED) -> str:
+def heat(cells: Cells, values: Floats, most: int = MOST_TITLED) -> Drawn:
     """Draw values (R, C) as shaded cells, NaN as empty ones; '' where there is no value.
 
     Few cells are elements that say their value when they are pointed at, and show it where there
@@ -220,7 +267,7 @@ def heat(cells: Cells, values: Floats, most: int = MOST_TITLED) -> str:
     """
     shown = np.round(cells.scale * np.asarray(values, float), 9) + 0.0  # no -0.0
     if not np.isfinite(shown).any():
-        return ""
+        return Drawn()
     rows, columns = shown.shape
     high = float(min(CELL, max(LEAST_CELL, TALLEST / rows)))
     wide = float(min(60, max(2.0, (880 if columns > 30 else 560) / columns)))  # noqa: PLR2004
@@ -243,7 +290,42 @@ def heat(cells: Cells, values: Floats, most: int = MOST_TITLED) -> str:
     inside += _key(cells, low, high_value, HEAD + field[1] + 18)
     label = f"{cells.title}: from {digits(low)} to {digits(high_value)} {cells.unit}"
     size = LABELS + max(field[0], 170) + 8, field[1] + 66
-    return _svg(size, label, inside, least=min(size[0], 560))
+    return Drawn(_svg(size, label, inside, least=min(size[0], 560)), _plot_heat(cells, shown))
+
+
+def _plot_heat(cells: Cells, shown: Floats) -> Plot:
+    """Draw the cells with matplotlib, and a bar of their colours."""
+    rows, columns = shown.shape
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415 - slow to import
+
+        axes = figure.subplots()
+        colours: Any = "cividis"
+        edge = float(np.nanmax(np.abs(shown))) or 1.0
+        if cells.signed:
+            ends = [SERIES[1].light, "#ffffff", SERIES[0].light]
+            colours = LinearSegmentedColormap.from_list("signed", ends)
+        limits: Any = {"vmin": -edge, "vmax": edge} if cells.signed else {}
+        mesh = axes.pcolormesh(np.ma.masked_invalid(shown), cmap=colours, **limits)
+        across = range(0, columns, -(-columns // MOST_TICKS))
+        down = range(0, rows, -(-rows // MOST_TICKS))
+        axes.set_xticks([place + 0.5 for place in across], [cells.columns[one] for one in across])
+        axes.set_yticks([place + 0.5 for place in down], [short(cells.rows[k], 22) for k in down])
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel=cells.x)
+        axes.set_title(cells.title, loc="left")
+        figure.colorbar(mesh, label=cells.unit)
+
+    named = ("hospital", cells.x.partition(" (")[0], cells.unit)
+    numbers = (
+        (cells.rows[row], cells.columns[column], value if math.isfinite(value) else None)
+        for (row, column), value in np.ndenumerate(shown)
+    )
+    size = (min(10.0, 2.6 + 0.32 * columns), max(2.4, min(8.0, 0.8 + 0.3 * rows)))
+    return Plot(draw, size, cells.title, cells.title, lambda: Numbers(named, numbers))
 
 
 def _shades(shown: Floats, *, signed: bool) -> tuple[Floats, float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from fedskd_sim.observe.words import amount
 from fedskd_sim.results import (
     audit,
-    patientpictures,
+    figures,
     patients,
     pictures,
     samples,
@@ -130,7 +130,7 @@ def _matrix(summary: Summary, metric: str) -> Table:
 
 
 def _count_drawn(summary: Summary) -> int:
-    return len(patientpictures.choose_hosts(summary.patients)) if summary.patients else 0
+    return len(pictures.choose_hosts(summary.patients)) if summary.patients else 0
 
 
 def _facts(
@@ -140,16 +140,16 @@ def _facts(
     return list(account.rows(course.spans.peaks, runtime, course.spans.cards)) if account else []
 
 
-def _draw_pictures(summary: Summary, course: Course) -> dict[str, Any]:
-    from markupsafe import Markup  # noqa: PLC0415 - only the page needs it
-
+def _draw_pictures(summary: Summary, course: Course) -> dict[str, str]:
     few = len(summary.hospitals) <= MOST_LINES
-    drawn = {
-        "matrix": pictures.matrix(summary),
-        "accuracy": waypictures.accuracy(summary),
-        "drift": waypictures.drift(summary) if few else each_model(summary, "drift"),
-        "dilution": pictures.dilution(summary),
-        "timeline": "" if course.drawn_whole else timeline.timeline(summary, course.spans),
-        "patients": patientpictures.panels(summary.patients) if summary.patients else "",
+    left_out = {*([] if few else ["drift"]), *(["timeline"] if course.drawn_whole else [])}
+    drawn: dict[str, str] = {
+        name: found.embedded()
+        for name in figures.NAMES
+        if name not in left_out and (found := figures.plot(name, summary, course.spans))
     }
-    return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - made here, labels escaped
+    return (
+        dict.fromkeys(figures.NAMES, "")
+        | ({} if few else {"drift": each_model(summary, "drift")})
+        | drawn
+    )

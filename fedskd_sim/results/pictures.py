@@ -1,29 +1,31 @@
-"""Pictures of results: the matrix of all models at all hospitals, what models remember, and small
-panels of lines and bands, one per hospital; '' where there is nothing to draw.
+"""Figures of results: the matrix of all models at all hospitals, what models remember, and
+confusion, ROC and calibration of hospitals; None where there is nothing to draw.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.results.rows import percent
+from fedskd_sim.results.curves import BINS
+from fedskd_sim.results.patients import HostRows, PatientRow, Patients, thin
+from fedskd_sim.results.rows import percent, plain
 from fedskd_sim.results.svg import (
+    DASHES,
     EQUAL_CONTRAST,
     GHOST,
     INK,
     MUTED,
     NAME,
     NARROW,
-    RULE,
     SERIES,
     WIDTH,
-    picture,
+    Numbers,
+    Plot,
 )
 from fedskd_sim.results.tables import Summary
 from fedskd_sim.results.text import TITLES
@@ -41,11 +43,11 @@ SHADES = 40
 LEAST_SPREAD = 0.05  # of the colours around the middle, so that noise does not look like structure
 
 
-def matrix(summary: Summary) -> str:
+def matrix(summary: Summary) -> Plot | None:
     """Draw the K x K matrix of the headline metric as an annotated heat map."""
     shown, names = summary.matrices[summary.headline], summary.hospitals
     if shown.missing == len(names) ** 2:
-        return ""
+        return None
     named, numbered = len(names) <= MOST_NAMED_COLUMNS, len(names) <= MOST_NUMBERED
     cell = min(1.25 if named else 0.47, 7.6 / len(names))
 
@@ -74,18 +76,31 @@ def matrix(summary: Summary) -> str:
     )
     title = f"{len(names)} by {len(names)} matrix of {TITLES[summary.headline]} in percent"
     label = f"{title}: on average {home} at home and {away} elsewhere."
-    return picture(
-        draw, (cell * len(names) + 2.2, min(cell, 0.6) * len(names) + 0.7), "matrix", label
+    size = (cell * len(names) + 2.2, min(cell, 0.6) * len(names) + 0.7)
+    return Plot(draw, size, "matrix", label, lambda: _of_matrix(summary))
+
+
+def _of_matrix(summary: Summary) -> Numbers:
+    columns = ("model_of", "test_data_of", *(f"{metric}_percent" for metric in summary.matrices))
+    rows = (
+        (
+            model,
+            host,
+            *(plain(100 * each.values[row][column]) for each in summary.matrices.values()),
+        )
+        for row, model in enumerate(summary.hospitals)
+        for column, host in enumerate(summary.hospitals)
     )
+    return Numbers(columns, rows)
 
 
-def dilution(summary: Summary) -> str:
+def dilution(summary: Summary) -> Plot | None:
     """Draw how much of what a visit taught a model is left after later hops; needs
     ``instruments.probe``.
     """
     kept = summary.memory.kept
     if len(kept) < 2:  # noqa: PLR2004 - one point is no curve
-        return ""
+        return None
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -107,7 +122,9 @@ def dilution(summary: Summary) -> str:
         f"Of what a visit taught a model {percent(kept[last])} percent is left {last} hops later, "
         "on average over all visits."
     )
-    return picture(draw, (WIDTH / 2, 2.8), "dilution", label)
+    columns = ("hops_after_the_visit", "share_of_the_gain_left_percent")
+    rows = [(after, 100 * share) for after, share in kept.items()]
+    return Plot(draw, (WIDTH / 2, 2.8), "dilution", label, lambda: Numbers(columns, rows))
 
 
 def _cells(axes: Axes, values: Sequence[Sequence[float]]) -> None:
@@ -173,167 +190,191 @@ def _colours(axes: Axes, values: Sequence[Sequence[float]]) -> None:
     axes.set(xlim=(-0.5, len(values) - 0.5), ylim=(len(values) - 0.5, -0.5))
 
 
-MOST_OVERLAID_STOPS = 60
+MOST_HOSTS = 6
+MOST_NUMBERS = 10
+HEIGHT = 3.1
 
 
-LEAST_HEIGHT = 1.0
+Drawable: TypeAlias = list[tuple[HostRows, PatientRow]]
+"""Hospitals, each with the row of its own model or, where it has none, of all models together."""
 
 
-MOST_ROUND_TICKS = {False: 12, True: 5}
-"""In one large picture, and in each of many small ones."""
-SHORT, FEW_TICKS = 4, 2
-"""Digits of a small picture's ticks up to which that many fit, and how many longer ones do."""
+def choose_hosts(patients: Patients) -> Drawable:
+    """Choose the hospitals that are drawn."""
+    return thin(_drawable(patients), MOST_HOSTS)
 
 
-Floats = NDArray[np.float64]
+def _drawable(patients: Patients) -> Drawable:
+    return [
+        (host, row) for host in patients.hosts if (row := host.row("own") or host.row("ensemble"))
+    ]
 
 
-class DrawnLine(NamedTuple):
-    """One model's values in percent over the stops that are drawn; NaN where there is none."""
+def confusion(patients: Patients) -> Plot | None:
+    """Draw how many patients of each true class are predicted to be of each class."""
 
-    stops: tuple[int, ...]
-    values: tuple[float, ...]
-    home: tuple[int, ...]
-    rolled_back: tuple[int, ...]
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for host, row in _drawable(patients):
+            for (true, predicted), count in np.ndenumerate(row.confusion):
+                yield host.name, patients.classes[true], patients.classes[predicted], int(count)
 
-
-class Band(NamedTuple):
-    """The least and the largest value of all models, by stops or groups of them, and how many
-    stops a round has.
-    """
-
-    stops: Floats
-    low: Floats
-    high: Floats
-    round: int
+    columns = ("hospital", "true_class", "predicted_class", "patients")
+    return _panels(patients, "Confusion matrix", _confusion, lambda: Numbers(columns, rows()))
 
 
-class Grid(NamedTuple):
-    """Panels within one picture's axes, one unit wide and high each, which is drawn ten times as
-    fast as one with axes each.
-    """
+def roc(patients: Patients) -> Plot | None:
+    """Draw ROC curves of one class against the rest."""
 
-    axes: Axes
-    band: Band
-    columns: int
-    low: float
-    high: float
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for host, row in _drawable(patients):
+            for label, curve in row.curves.items():
+                for x, y in zip(*curve, strict=True):
+                    yield host.name, patients.classes[label], 100 * x, 100 * y
 
-    def x(self, panel: int, stops: Any) -> Any:
-        """Return the horizontal places of stops in a panel: panel widths from the left edge."""
-        return (
-            panel % self.columns
-            + 0.07
-            + 0.88 * np.asarray(stops) / max(1.0, float(self.band.stops[-1]))
-        )
-
-    def y(self, panel: int, values: Any) -> Any:
-        """Return the vertical places of values in a panel: panel heights from the top edge."""
-        return (
-            panel // self.columns
-            + 0.9
-            - 0.68 * (np.asarray(values) - self.low) / (self.high - self.low)
-        )
+    columns = ("hospital", "class", "false_positive_rate_percent", "true_positive_rate_percent")
+    return _panels(patients, "ROC curves", _roc, lambda: Numbers(columns, rows()))
 
 
-def draw_panels(
-    figure: Figure, lines: Mapping[str, DrawnLine], band: Band, shape: tuple[int, int]
-) -> None:
-    """Draw one panel per line in a grid of rows and columns, each over the band of all."""
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - only drawing needs it
+def calibration(patients: Patients) -> Plot | None:
+    """Draw accuracy over confidence."""
 
-    figure.set_layout_engine("none")
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.6 / width, 0.5 / height, 1 - 0.65 / width, 1 - 0.55 / height))
-    axes.set(xlim=(0, shape[1]), ylim=(shape[0], 0))
-    axes.set_axis_off()
-    least, most = float(band.low.min()), float(band.high.max())
-    flat = LEAST_HEIGHT if most - least < LEAST_HEIGHT else 0.0
-    low, high = max(0.0, least - flat) if flat else least, most + flat
-    ticks = tuple(
-        float(tick) for tick in MaxNLocator(3).tick_values(low, high) if low <= tick <= high
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for host, row in _drawable(patients):
+            bins = row.calibration
+            for count, sure, right in zip(bins.counts, bins.confidence, bins.right, strict=True):
+                if count:
+                    yield host.name, 100 * sure, 100 * right, int(count)
+
+    columns = ("hospital", "confidence_percent", "accuracy_percent", "patients")
+    return _panels(patients, "Calibration", _calibration, lambda: Numbers(columns, rows()))
+
+
+def _panels(
+    patients: Patients,
+    title: str,
+    each: Callable[[Axes, HostRows, PatientRow, Sequence[str]], None],
+    numbers: Callable[[], Numbers],
+) -> Plot | None:
+    """Draw a panel for each of some hospitals."""
+    chosen = choose_hosts(patients)
+    if not chosen:
+        return None
+    columns = {1: 1, 2: 2, 4: 2}.get(len(chosen), 3)
+    lines = -(-len(chosen) // columns)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(lines, columns, squeeze=False).flatten()
+        for axes, (host, row) in zip(grid, chosen, strict=False):
+            each(axes, host, row, patients.classes)
+            axes.set_title(short(host.name, NAME), loc="left", fontweight="bold")
+        for axes in grid[len(chosen) :]:
+            axes.set_axis_off()
+
+    names = ", ".join(host.name for host, _ in chosen)
+    size = (WIDTH / 3 * columns, HEIGHT * lines)
+    return Plot(draw, size, title.split(maxsplit=1)[0].lower(), f"{title} of {names}.", numbers)
+
+
+def _confusion(axes: Axes, _: HostRows, row: PatientRow, classes: Sequence[str]) -> None:
+    """Colour each cell by its share of the true class, and write the number of patients in."""
+    from matplotlib import colormaps  # noqa: PLC0415 - only drawing needs it
+
+    totals = np.maximum(row.confusion.sum(axis=1, keepdims=True), 1)
+    shares = row.confusion / totals
+    axes.pcolormesh(
+        np.arange(len(classes) + 1),
+        np.arange(len(classes) + 1),
+        shares,
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        rasterized=False,
     )
-    grid = Grid(axes, band, shape[1], low, high)
-    for panel, (model, line) in enumerate(lines.items()):
-        _panel(grid, panel, line)
-        axes.text(grid.x(panel, 0), panel // shape[1] + 0.15, short(model, NAME))
-        if panel % shape[1] == 0:
-            for tick in ticks:
-                axes.text(0.05, grid.y(panel, tick), f"{tick:g}", ha="right", va="center")
-        if panel >= len(lines) - shape[1]:
-            for stop in _homes(band, small=True):
-                sticks_out = stop == band.stops[-1] and len(f"{stop}") > SHORT
-                place = grid.x(panel, stop) + 0.05 * sticks_out, panel // shape[1] + 1.03
-                axes.text(*place, f"{stop}", ha="right" if sticks_out else "center")
+    if len(classes) <= MOST_NUMBERS:
+        for (place, decided), count in np.ndenumerate(row.confusion):
+            ink = "#000000" if shares[place, decided] > EQUAL_CONTRAST else "#ffffff"
+            axes.text(
+                decided + 0.5,
+                place + 0.5,
+                str(count),
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize="small",
+            )
+        names = [short(name, 9) for name in classes]
+        axes.set_xticks(np.arange(len(classes)) + 0.5, names, rotation=45, ha="right")
+        axes.set_yticks(np.arange(len(classes)) + 0.5, names)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_facecolor(colormaps["cividis"](0.0))
+    axes.set(xlabel="predicted class", ylabel="true class")
 
 
-def _panel(grid: Grid, panel: int, line: DrawnLine) -> None:
-    """Draw one model: the range of all, its line and, where that is long, a bold one from home
-    to home.
-    """
-    axes, stops = grid.axes, grid.x(panel, grid.band.stops)
-    bottom, top = grid.y(panel, grid.low), grid.y(panel, grid.high)
-    axes.fill_between(
-        stops,
-        grid.y(panel, grid.band.low),
-        grid.y(panel, grid.band.high),
+def _roc(axes: Axes, host: HostRows, row: PatientRow, classes: Sequence[str]) -> None:
+    """Draw the curves of the classes with the most patients."""
+    largest = sorted(row.curves, key=lambda label: -host.counts[label])[: len(SERIES)]
+    axes.plot([0, 100], [0, 100], color=GHOST.light, lw=0.8)
+    for label, colour, dash in zip(sorted(largest), SERIES, DASHES, strict=False):
+        curve = row.curves[label]
+        name = f"{short(classes[label], 12)} {percent(row.areas[label])}"
+        axes.plot(
+            100 * curve.false_positive,
+            100 * curve.true_positive,
+            color=colour.light,
+            ls=dash,
+            lw=1.2,
+            label=name,
+        )
+    axes.set(
+        xlabel="false positive rate, percent",
+        ylabel="true positive rate, percent",
+        xlim=(-2, 102),
+        ylim=(-2, 102),
+    )
+    if largest:
+        axes.legend(loc="lower right", fontsize="small", handlelength=2.4)
+
+
+def _calibration(axes: Axes, _: HostRows, row: PatientRow, __: Sequence[str]) -> None:
+    """Draw accuracy over confidence, by bins; bars below are the number of patients of each."""
+    bins = row.calibration
+    edges = np.arange(BINS) * 100 / BINS
+    axes.bar(
+        edges,
+        30 * bins.counts / bins.counts.max(),
+        100 / BINS,
+        align="edge",
         color=GHOST.light,
-        alpha=0.6,
-        lw=0,
+        edgecolor="none",
     )
-    axes.vlines(grid.x(panel, _homes(grid.band, small=True)), top, bottom, color=RULE.light, lw=0.6)
+    for edge, count in zip(edges, bins.counts, strict=True):
+        if count:
+            height = 30 * count / bins.counts.max() + 1
+            axes.text(
+                edge + 50 / BINS,
+                height,
+                str(count),
+                ha="center",
+                color=MUTED.light,
+                fontsize="small",
+            )
+    axes.plot([0, 100], [0, 100], color=GHOST.light, lw=0.8)
     axes.plot(
-        [grid.x(panel, 0)] * 2 + [grid.x(panel, grid.band.stops[-1])],
-        [top, bottom, bottom],
-        color=MUTED.light,
-        lw=0.8,
-    )
-    own, values = grid.x(panel, line.stops), grid.y(panel, line.values)
-    home, undone = list(line.home), list(line.rolled_back)
-    axes.plot(own[undone], values[undone], color=INK.light, ls="", marker="x", markersize=6)
-    if len(own) > MOST_OVERLAID_STOPS and len(home) > 1:
-        axes.plot(own, values, color=SERIES[0].light, lw=0.5, alpha=0.6)
-        own, values, home = own[home], values[home], list(range(len(home)))
-    axes.plot(
-        own,
-        values,
+        100 * bins.confidence,
+        100 * bins.right,
         color=SERIES[0].light,
-        lw=1.3,
+        lw=1.2,
         marker="o",
-        markevery=home,
-        markersize=3.5,
-        markeredgewidth=0,
+        markersize=4,
     )
-
-
-def choose_marks(marker: str, line: DrawnLine) -> dict[str, Any]:
-    """Choose how a line shows its stops at home."""
-    return {"marker": marker, "markevery": list(line.home), "markersize": 4.5, "markeredgewidth": 0}
-
-
-def mark_rollbacks(axes: Axes, line: DrawnLine) -> None:
-    """Mark the sessions that were rolled back."""
-    if places := line.rolled_back:
-        stops, values = (
-            [line.stops[place] for place in places],
-            [line.values[place] for place in places],
-        )
-        axes.plot(stops, values, color=INK.light, ls="", marker="x", markersize=6)
-
-
-def _homes(band: Band, *, small: bool) -> list[int]:
-    """Return the stops at which all models are home, or every so many of them."""
-    last = int(band.stops[-1])
-    most = MOST_ROUND_TICKS[small] if not small or len(f"{last}") <= SHORT else FEW_TICKS
-    rounds = math.ceil(last / band.round / most) or 1
-    return list(range(0, max(last, 1) + 1, rounds * band.round))
-
-
-def set_scale(axes: Axes, band: Band) -> None:
-    """Tick and rule stops at home; keep flat lines off the edges."""
-    last, low, high = int(band.stops[-1]), float(band.low.min()), float(band.high.max())
-    if high - low < LEAST_HEIGHT:
-        axes.set_ylim(max(0.0, low - LEAST_HEIGHT), high + LEAST_HEIGHT)
-    axes.set_xticks(_homes(band, small=False))
-    axes.set_xlim(-0.02 * max(last, 1), 1.02 * max(last, 1))
-    axes.grid(axis="x")
+    axes.set(
+        xlabel=f"confidence, percent (ECE {percent(bins.error)})",
+        ylabel="accuracy, percent",
+        xlim=(-2, 102),
+        ylim=(-2, 102),
+    )

@@ -66,6 +66,8 @@ def write(
     hospitals: tuple[str, ...],
     held_out: tuple[str, ...] = (),
     account: Account | None = None,
+    *,
+    figures: Path | None = None,
 ) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on
     its results alone, and on what its scenario disturbed on purpose.
@@ -75,24 +77,20 @@ def write(
         hospitals: those that train, in ring order.
         held_out: those that only evaluate.
         account: what the page says of the run besides its results.
+        figures: where every figure goes as SVG, PDF and CSV, too; None for nowhere.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
         OutputNotWritable: the reports cannot be written there.
 
     """
+    from fedskd_sim.results.figures import write as write_figures  # noqa: PLC0415 - as below
     from fedskd_sim.results.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
     order = {name: place for place, name in enumerate(hospitals + held_out)}
     journeys = Journeys.among(order)
-    try:
-        summary = _summary(run, hospitals, held_out, account)
-        spans = Spans.of(journeys.taking(stream_timings(run)))
-        alike = likeness(run, hospitals + held_out)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunUnreadable(
-            f"{run} cannot be read: {error}", fix="run the scenario again"
-        ) from error
+    summary, spans = read_results(run, hospitals, held_out, account, journeys=journeys)
+    alike = likeness(run, hospitals + held_out)
     scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
@@ -100,7 +98,30 @@ def write(
     troubles = Troubles.of(run, order, spans, simulated=simulated)
     course = Course(spans, journeys, troubles, len(order))
     _publish(run / "report.html", as_html(summary, course, scenario, environment, account, alike))
+    if figures:
+        write_figures(figures, summary, spans)
     return summary
+
+
+def read_results(
+    run: Path,
+    hospitals: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    account: Account | None = None,
+    *,
+    journeys: Journeys | None = None,
+) -> tuple[Summary, Spans]:
+    """Compute all results of a run, and when its hospitals did what; ``journeys`` take in its
+    transfers. Raises RunUnreadable.
+    """
+    try:
+        summary = _summary(run, hospitals, held_out, account)
+        timings = stream_timings(run)
+        return summary, Spans.of(journeys.taking(timings) if journeys else timings)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunUnreadable(
+            f"{run} cannot be read: {error}", fix="run the scenario again"
+        ) from error
 
 
 def _summary(

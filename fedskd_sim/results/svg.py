@@ -1,5 +1,5 @@
-"""A matplotlib figure as SVG that lives inside a page: same bytes every time, colours that follow
-the page's theme.
+"""A figure in all its forms: as SVG that lives inside a page, with colours that follow the page's
+theme, as files for a paper, and as the numbers that it shows; same bytes every time.
 
 Colours of the palette become CSS variables with the light colour as fallback. The six series
 colours stay apart without red or green cones too (tests/unit/results/test_colours.py computes it),
@@ -8,11 +8,14 @@ and every use of them is doubled by a line style, a marker or a position.
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +61,7 @@ DASHES = (
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SETTINGS = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     "font.family": [FONT],
     "font.size": 8.5,
     "text.color": INK.light,
@@ -78,29 +82,82 @@ SETTINGS = {
 }
 
 
-def picture(
-    draw: Callable[[Figure], None], inches: tuple[float, float], name: str, label: str
-) -> str:
-    """Draw a figure as one ``<svg>`` element.
+class Numbers(NamedTuple):
+    """What a figure shows as a table: the names of its columns with their units, and its rows."""
 
-    Args:
-        draw: fills an empty figure.
-        inches: width and height.
-        name: keeps the ids of shared shapes apart from those of the page's other pictures.
-        label: what a screen reader says; any text.
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
 
+
+class Plot(NamedTuple):
+    """How matplotlib draws a figure, and what it shows.
+
+    ``draw`` fills an empty figure of so many ``inches``, width and height; ``label`` is what a
+    screen reader says. ``name`` keeps the ids of shared shapes apart from those of other figures.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - only drawing needs it, and it is slow to import
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
-    out = StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    draw: Callable[[Figure], None]
+    inches: tuple[float, float]
+    name: str
+    label: str
+    numbers: Callable[[], Numbers]
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+        with _theme(self.name):
+            made = Figure(figsize=self.inches, layout="constrained", facecolor="none")
+            self.draw(made)
+        return made
+
+    def embedded(self) -> Drawn:
+        """Draw it as one ``<svg>`` element."""
+        out = StringIO()
+        with _theme(self.name):
+            self.figure().savefig(out, format="svg", metadata=NO_DATE["svg"])
+        return Drawn(_embed(out.getvalue(), self.inches[0], self.label), self)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write it as SVG and PDF, and its numbers as CSV; raises OSError."""
+        made = self.figure()
+        with _theme(self.name):
+            for form, about in NO_DATE.items():
+                made.savefig(folder / f"{name}.{form}", metadata=about)
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as out:
+            columns, rows = self.numbers()
+            csv.writer(out, lineterminator="\n").writerows([columns, *rows])
+
+
+class Drawn(str):  # noqa: SLOT000 - it carries a plot
+    """An ``<svg>`` element of a page, which knows what it is a drawing of; '' for nothing."""
+
+    plot: Plot | None
+
+    def __new__(cls, svg: str = "", plot: Plot | None = None) -> Self:
+        """Take the element and its plot."""
+        made = super().__new__(cls, svg)
+        made.plot = plot
+        return made
+
+    def __html__(self) -> str:
+        """Return the element, in which nothing is left to be escaped."""
+        return str(self)
+
+
+NO_DATE: dict[str, Any] = {
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "pdf": dict.fromkeys(("Creator", "CreationDate", "Producer")),
+}
+
+
+@contextmanager
+def _theme(name: str) -> Iterator[None]:
+    import matplotlib as mpl  # noqa: PLC0415 - only drawing needs it, and it is slow to import
+
     settings: Any = {**SETTINGS, "svg.hashsalt": name}
     with mpl.rc_context(settings):
-        figure = Figure(figsize=inches, layout="constrained", facecolor="none")
-        draw(figure)
-        figure.savefig(out, format="svg", metadata=nothing)
-    return _embed(out.getvalue(), inches[0], label)
+        yield
 
 
 def _embed(text: str, inches: float, label: str) -> str:

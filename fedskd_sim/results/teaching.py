@@ -19,6 +19,7 @@ from fedskd_sim.results.charts import MOST_LINES, Cells, Chart, heat, lines
 from fedskd_sim.results.gathered import LEVELS, Way
 from fedskd_sim.results.lamport import ink_of, look_of
 from fedskd_sim.results.rows import Column, Table
+from fedskd_sim.results.svg import Drawn
 from fedskd_sim.results.tables import Summary
 
 Floats = NDArray[np.float64]
@@ -103,7 +104,7 @@ class Picture(NamedTuple):
     """A drawing and its title; ``wide`` where it needs a row of its own."""
 
     title: str
-    svg: Markup
+    svg: str
     wide: bool = False
 
 
@@ -117,7 +118,7 @@ class Taught:
     """What stops changed at residents and travellers."""
     models: Table | None
     """What every traveller keeps and forgets."""
-    legend: Markup
+    legend: str
     """Which line is whose."""
 
     @property
@@ -245,8 +246,9 @@ def _changes(summary: Summary, stops: Stops) -> list[Picture]:
     return found
 
 
-def _safe(drawn: str) -> Markup:
-    return Markup(drawn)  # noqa: S704 - made here, names escaped
+def _safe(drawn: str) -> str:
+    """Return what a template takes as it is."""
+    return drawn if isinstance(drawn, Drawn) else Markup(drawn)  # noqa: S704 - made here, names escaped
 
 
 def _gains(summary: Summary, stops: Stops) -> str:

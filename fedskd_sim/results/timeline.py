@@ -16,7 +16,7 @@ from fedskd_sim.observe.words import short
 from fedskd_sim.records import Timing
 from fedskd_sim.results.patients import thin
 from fedskd_sim.results.rows import digits
-from fedskd_sim.results.svg import NAME, SERIES, WIDTH, Colour, picture
+from fedskd_sim.results.svg import NAME, SERIES, WIDTH, Colour, Numbers, Plot
 from fedskd_sim.results.tables import Summary
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ BARS = (
 )
 
 
-def timeline(summary: Summary, spans: Spans) -> str:
+def timeline(summary: Summary, spans: Spans) -> Plot | None:
     """Draw what every hospital did when, in seconds from the first start."""
     rows = thin(summary.hospitals, MOST_ROWS)
     if not len(spans):
-        return ""
+        return None
     zero, last = spans.range
     seconds = last - zero
 
@@ -149,7 +149,19 @@ def timeline(summary: Summary, spans: Spans) -> str:
         f"What {len(rows)} hospitals did over {seconds:.0f} seconds: sessions, evaluations and "
         "transfers."
     )
-    return picture(draw, (WIDTH, 0.36 * len(rows) + 1.0), "timeline", label)
+    size = (WIDTH, 0.36 * len(rows) + 1.0)
+    return Plot(draw, size, "timeline", label, lambda: _numbers(summary, spans))
+
+
+def _numbers(summary: Summary, spans: Spans) -> Numbers:
+    zero = spans.range[0]
+    rows = (
+        (name, bar.what, start, end)
+        for name in summary.hospitals
+        for bar in BARS
+        for start, end in zip(*spans.at(name, bar.what, since=zero), strict=True)
+    )
+    return Numbers(("hospital", "what", "start_seconds", "end_seconds"), rows)
 
 
 def sampling(summary: Summary, spans: Spans) -> str:

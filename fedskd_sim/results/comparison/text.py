@@ -9,6 +9,8 @@ from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedskd_sim.observe.words import amount
 from fedskd_sim.results.comparison import tables
 from fedskd_sim.results.comparison.planning import describe
@@ -25,7 +27,7 @@ from fedskd_sim.results.comparison.work import PLACE
 from fedskd_sim.results.notes import ADJUSTED, Basis, mean
 from fedskd_sim.results.page import templates
 from fedskd_sim.results.rows import GAP, Column, Table, percent
-from fedskd_sim.results.svg import GHOST, MUTED, SERIES, picture
+from fedskd_sim.results.svg import GHOST, MUTED, SERIES, Numbers, Plot
 from fedskd_sim.results.text import TITLES
 
 if TYPE_CHECKING:
@@ -127,12 +129,15 @@ def as_text(comparison: MethodTable, *, per_hospital: bool = False) -> str:
     ]
     for metric in SCORES:
         if comparison.present(metric, "own"):
-            lines += ["", *_table(comparison, metric)]
+            lines += ["", NAMES[metric], *_scores(comparison, metric).lines()]
             sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
             lines += [line for sentence in sentences for line in wrap(sentence, TEXT_WIDTH)]
-    lines += ["", *_costs(comparison), *faults_as_text(comparison)]
-    if per_hospital:
-        lines += ["", *_hospitals(comparison)]
+    lines += ["", *wrap(WORK, TEXT_WIDTH), *_costs(comparison).lines(), ""]
+    for sentence in _described(comparison):
+        lines += wrap(sentence, TEXT_WIDTH, subsequent_indent="    ")
+    lines += faults_as_text(comparison)
+    for table in _hospitals(comparison) if per_hospital else ():
+        lines += ["", table.caption, *table.lines()]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -187,7 +192,7 @@ def off_budget(row: MethodRow) -> str:
     return f"{row.off:+.0%}" if abs(row.off) >= HALF else ""
 
 
-def _table(comparison: MethodTable, metric: str) -> Iterator[str]:
+def _scores(comparison: MethodTable, metric: str) -> Table:
     places = [place for place in COMPARED if comparison.present(metric, place)]
     differences = comparison.differences(metric)
     columns = [_methods(comparison), *(Column(place, percent, room=9) for place in ALONE)]
@@ -206,8 +211,7 @@ def _table(comparison: MethodTable, metric: str) -> Iterator[str]:
             )
             cells += [row.mean(metric, place), *found]
         rows.append(cells)
-    yield NAMES[metric]
-    yield from Table(columns, rows).lines()
+    return Table(columns, rows)
 
 
 def _methods(comparison: MethodTable) -> Column:
@@ -253,7 +257,13 @@ def _fewest(bases: Sequence[Basis]) -> tuple[str, str]:
     ) == len(bases) else ""
 
 
-def _costs(comparison: MethodTable) -> Iterator[str]:
+WORK = (
+    "work and memory: passes over the training data per hospital, teachers' forward passes as a "
+    "share of sample-gradients"
+)
+
+
+def _costs(comparison: MethodTable) -> Table:
     memory = [name for name in MEMORY if comparison.present(name, "mean")]
     shows: dict[str, Callable[[Any], str]] = {
         "passes": "{:g}".format,
@@ -276,19 +286,14 @@ def _costs(comparison: MethodTable) -> Iterator[str]:
         for row in comparison.rows
     ]
     columns = [Column(title, show, room=WIDE) for title, show in shows.items()]
-    yield (
-        "work and memory: passes over the training data per hospital, teachers' forward passes as "
-        "a share of sample-gradients"
-    )
-    yield from Table((_methods(comparison), *columns), rows).lines()
-    yield ""
-    for row in comparison.rows:
-        yield from wrap(
-            f"{row.method.label}: {describe(row.method)}", TEXT_WIDTH, subsequent_indent="    "
-        )
+    return Table((_methods(comparison), *columns), rows)
 
 
-def _hospitals(comparison: MethodTable) -> Iterator[str]:
+def _described(comparison: MethodTable) -> list[str]:
+    return [f"{row.method.label}: {describe(row.method)}" for row in comparison.rows]
+
+
+def _hospitals(comparison: MethodTable) -> Iterator[Table]:
     names = comparison.rows[0].method.scenario.members
     width = max(len(row.method.label) for row in comparison.rows) + GAP
     for metric in SCORES[:2]:
@@ -301,12 +306,11 @@ def _hospitals(comparison: MethodTable) -> Iterator[str]:
                 for row in comparison.rows
             ]
             columns = [Column(name[:14], room=WIDE) for name in names]
-            yield f"{NAMES[metric]} of every hospital's model, {place}"
-            yield from Table(
+            yield Table(
                 (Column("method", words=True, room=width), *columns),
                 [("test samples", *cells), *shares],
-            ).lines()
-            yield ""
+                caption=f"{NAMES[metric]} of every hospital's model, {place}",
+            )
 
 
 TEMPLATE = "comparison/page.html.j2"
@@ -316,14 +320,14 @@ ROW = 0.34
 
 def as_html(comparison: MethodTable) -> str:
     """Write the page."""
-    from markupsafe import Markup  # noqa: PLC0415 - only the page needs it
-
     parts = [
         {
             "title": NAMES[metric],
             "conclusion": conclusion(comparison, metric, "mean"),
-            "levels": Markup(levels(comparison, metric)),  # noqa: S704 - made here, labels escaped
-            "differences": Markup(differences(comparison, metric)),  # noqa: S704 - as above
+            "levels": levels(comparison, metric).embedded(),
+            "differences": (found := differences(comparison, metric)) and found.embedded(),
+            "table": _scores(comparison, metric),
+            "basis": [*_basis(comparison, metric)],
         }
         for metric in SCORES
         if comparison.present(metric, "own")
@@ -338,7 +342,10 @@ def as_html(comparison: MethodTable) -> str:
             parts=parts,
             faults=_faults(comparison) if tables.faulty(comparison) else None,
             place=PLACE,
-            text=as_text(comparison, per_hospital=True),
+            work=WORK,
+            costs=_costs(comparison),
+            described=_described(comparison),
+            hospitals=[*_hospitals(comparison)],
         )
     )
     return page
@@ -360,42 +367,57 @@ LEAST_SEEDS = 3
 """Of fewer no interval is drawn."""
 
 
-def levels(comparison: MethodTable, metric: str) -> str:
-    """Draw every method's own, others and ensemble value, one dot per seed and a bar at the
-    mean.
+def levels(comparison: MethodTable, metric: str) -> Plot:
+    """Draw every method's own, others and ensemble value: a dot per seed, the dots of a seed joined
+    from method to method, and of three seeds or more a bar at the mean.
     """
     places = [
         place
         for place in ("own", "others", "ensemble", "unseen")
         if comparison.present(metric, place)
     ]
+    means = len(comparison.seeds) >= LEAST_SEEDS
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for number, place in enumerate(places):
             color, above = SERIES[number].light, 0.22 * (number - (len(places) - 1) / 2)
             dots: Any = {"color": color, "alpha": 0.45, "markersize": 5}
-            bar: Any = {"color": color, "markersize": 9, "markeredgewidth": 2.2, "label": place}
-            for index, row in enumerate(comparison.rows):
-                values = [100 * value for value in row.series(metric, place)]
-                axes.plot(values, [index + above] * len(values), ".", **dots)
-                axes.plot(100 * row.mean(metric, place), index + above, "|", **bar)
-                bar["label"] = None  # a legend names each place once
+            bar: Any = {"color": color, "markersize": 9, "markeredgewidth": 2.2}
+            found = 100 * np.array([row.series(metric, place) for row in comparison.rows])
+            rows = np.arange(len(found)) + above
+            axes.plot(found, rows, ".-", lw=0.6, **dots)
+            axes.plot([], [], "o", color=color, label=place)
+            if means:
+                axes.plot(
+                    [100 * row.mean(metric, place) for row in comparison.rows], rows, "|", **bar
+                )
         _rows(axes, [row.method.label for row in comparison.rows])
-        axes.set_xlabel(f"{NAMES[metric]} in percent; dots: seeds, bar: mean")
+        words = "; bar: mean" if means else ""
+        axes.set_xlabel(
+            f"{NAMES[metric]} in percent; dots: seeds, joined from method to method{words}"
+        )
         figure.legend(loc="outside upper left", ncols=len(places))
 
     label = (
         f"{NAMES[metric]} of {len(comparison.rows)} methods: {', '.join(places)}, for every seed "
         "and on average."
     )
-    return picture(draw, (WIDTH, ROW * len(comparison.rows) + 1.0), f"levels-{metric}", label)
+    numbers = (
+        (row.method.label, place, seed, 100 * value)
+        for row in comparison.rows
+        for place in places
+        for seed, value in zip(comparison.seeds, row.series(metric, place), strict=True)
+    )
+    size = (WIDTH, ROW * len(comparison.rows) + 1.0)
+    columns = ("method", "place", "seed", f"{metric}_percent")
+    return Plot(draw, size, f"levels-{metric}", label, lambda: Numbers(columns, numbers))
 
 
-def differences(comparison: MethodTable, metric: str) -> str:
-    """Draw the paired differences of the mean of own and others to the control with their
-    intervals, filled if beyond chance; of fewer than three seeds without: there an interval says
-    nothing. '' where there is no difference.
+def differences(comparison: MethodTable, metric: str) -> Plot | None:
+    """Draw the paired differences of the mean of own and others to the control: a dot per seed and,
+    of three seeds or more, the mean with its interval, blue if beyond chance. None where there is
+    no difference.
     """
     found = {
         label: difference
@@ -404,33 +426,46 @@ def differences(comparison: MethodTable, metric: str) -> str:
     }
     rows = [row.method.label for row in comparison.rows if row.method.label in found]
     if not rows:
-        return ""
+        return None
+    seeds = _seed_differences(comparison, metric, rows)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=MUTED.light, linewidth=1)
+        axes.plot(seeds, range(len(rows)), ".-", color=MUTED.light, alpha=0.6, lw=0.6, markersize=5)
         for index, label in enumerate(rows):
-            difference = found[label]
-            if difference.seeds >= LEAST_SEEDS:
-                ends = [100 * difference.low, 100 * difference.high]
-                axes.plot(
-                    ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt"
-                )
-            axes.plot(
-                100 * difference.mean,
-                index,
-                "o",
-                color=SERIES[0 if difference.claimed else 5].light,
-                markersize=5.5,
-            )
+            if found[label].seeds >= LEAST_SEEDS:
+                _interval(axes, index, found[label])
         _rows(axes, rows)
+        words = "mean, 95 % interval; blue: beyond chance after correction; "
         axes.set_xlabel(
-            f"difference to {comparison.control} in points: mean, 95 % interval (three seeds or "
-            "more); blue: beyond chance after correction"
+            f"difference to {comparison.control} in points: {words if means else ''}dots: seeds"
         )
 
+    means = any(found[label].seeds >= LEAST_SEEDS for label in rows)
     label = f"Paired differences of {NAMES[metric]} to {comparison.control}, with their intervals."
-    return picture(draw, (WIDTH, ROW * len(rows) + 0.7), f"differences-{metric}", label)
+    numbers = [
+        (label, 100 * found[label].mean, 100 * found[label].low, 100 * found[label].high)
+        for label in rows
+    ]
+    columns = ("method", "difference_points", "low", "high")
+    size = (WIDTH, ROW * len(rows) + 0.7)
+    return Plot(draw, size, f"differences-{metric}", label, lambda: Numbers(columns, numbers))
+
+
+def _seed_differences(comparison: MethodTable, metric: str, labels: Sequence[str]) -> Any:
+    """Return the difference of every method to the control at every seed, in points (M, S)."""
+    rows = {row.method.label: row for row in comparison.rows}
+    control = rows[comparison.control]
+    both = (rows[label].beside(control, metric, "mean") for label in labels)
+    return np.array([100 * (np.array(own) - np.array(theirs)) for own, theirs in both])
+
+
+def _interval(axes: Axes, index: int, difference: Difference) -> None:
+    ends = [100 * difference.low, 100 * difference.high]
+    axes.plot(ends, [index, index], color=GHOST.light, linewidth=5, solid_capstyle="butt")
+    colour = SERIES[0 if difference.claimed else 5].light
+    axes.plot(100 * difference.mean, index, "o", color=colour, markersize=5.5)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:

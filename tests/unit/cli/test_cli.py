@@ -82,7 +82,7 @@ FLAGS = {
     "audit": {"run", "--json"},
     "collect": {"run", "--out", *PLACE, "--keep"},
     "export": {"run", "--format", "--out"},
-    "report": {"run", "--format"},
+    "report": {"run", "--format", "--figures"},
     "resume": {
         "run",
         "--trust-code",

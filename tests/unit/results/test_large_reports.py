@@ -17,10 +17,19 @@ from test_report import folder, story
 
 from fedskd_sim.records import Timing
 from fedskd_sim.results.gathered import Gathered, GatheredStep, Way
-from fedskd_sim.results.pictures import Band, _homes, matrix
+from fedskd_sim.results.pictures import matrix
 from fedskd_sim.results.report import as_json, summarise, write
+from fedskd_sim.results.svg import Plot
 from fedskd_sim.results.timeline import MOST_BARS, MOST_ROWS, Spans, busy, sampling, timeline
-from fedskd_sim.results.waypictures import MOST_PANELS, MOST_POINTS, _band, _line, accuracy
+from fedskd_sim.results.waypictures import (
+    MOST_PANELS,
+    MOST_POINTS,
+    Band,
+    _band,
+    _homes,
+    _line,
+    accuracy,
+)
 from fedskd_sim.results.waypictures import sampling as ways_left_out
 
 SHARES = (0.1, 2.0, 0.5, 0.25, 0.5, 0.5, 0.5)
@@ -39,6 +48,12 @@ def timings(hosts: tuple[str, ...], count: int) -> list[Timing]:
     ]
 
 
+def svg(plot: Plot | None) -> str:
+    """Draw it for a page."""
+    assert plot
+    return plot.embedded()
+
+
 def way(stops: int, size: int) -> Way:
     """Make up a way in which every ``size``-th stop is at home and one session is rolled back."""
     return Way(
@@ -51,7 +66,7 @@ def way(stops: int, size: int) -> Way:
 def test_a_picture_of_ways_is_whole(size: int) -> None:
     """Panels, or one for all: no word and no line of them lies outside the picture."""
     names = FORTY[:size]
-    drawn = accuracy(summarise(story(names, rounds=3), names))
+    drawn = svg(accuracy(summarise(story(names, rounds=3), names)))
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
     assert box
     words = re.findall(r'<text [^>]* x="(-?[\d.]+)" y="(-?[\d.]+)"', drawn)
@@ -66,7 +81,7 @@ def test_a_picture_of_ways_is_whole(size: int) -> None:
 
 def test_a_picture_has_room_on_a_page() -> None:
     """It grows to one and a half times its points, and does not shrink below them."""
-    drawn = accuracy(summarise(story(FORTY[:3]), FORTY[:3]))
+    drawn = svg(accuracy(summarise(story(FORTY[:3]), FORTY[:3])))
     found = re.search(r'viewBox="0 0 (\d+) .*?min-width: (\d+)px; max-width: (\d+)px', drawn)
     assert found
     points, least, most = map(int, found.groups())
@@ -91,12 +106,12 @@ def test_pictures_of_forty_hospitals_stay_small(rounds: int) -> None:
     it says which are drawn.
     """
     summary = summarise(story(FORTY, rounds), FORTY)
-    ways = accuracy(summary)
+    ways = svg(accuracy(summary))
     assert len(ways) < 400_000
     assert ways.count("<text") < 4 * MOST_PANELS
     assert f"{MOST_PANELS} of 40 models" in ways_left_out(summary)
     assert ("240 of up to" in ways_left_out(summary)) == (rounds == 12)
-    table = matrix(summary)
+    table = svg(matrix(summary))
     assert table.count("<text") < 100
     assert len(table) < 200_000
 
@@ -106,7 +121,7 @@ def test_a_short_run_is_drawn_whole() -> None:
     summary = summarise(story(FORTY[:4]), FORTY[:4])
     assert ways_left_out(summary) == ""
     assert sampling(summary, Spans.of(timings(FORTY[:4], 10))) == ""
-    assert matrix(summary).count("<text") > 16
+    assert svg(matrix(summary)).count("<text") > 16
 
 
 def test_a_long_way_keeps_its_ends_its_homes_and_what_was_rolled_back() -> None:
@@ -187,7 +202,7 @@ def test_a_timeline_of_many_bars_shows_shares_and_says_so() -> None:
     summary = summarise(story(FORTY), FORTY)
     few, many = (Spans.of(timings(FORTY, count)) for count in (10, 1 + MOST_BARS // 40))
     assert len(many) > MOST_BARS >= len(few)
-    assert len(timeline(summary, many)) < 300_000
+    assert len(svg(timeline(summary, many))) < 300_000
     said = sampling(summary, many)
     assert said.startswith(f"{MOST_ROWS} of 40 hospitals")
     assert "share of the time" in said
@@ -228,6 +243,6 @@ def test_a_run_without_travel_has_sessions_and_no_stops() -> None:
         )
         for one in alone
     ]
-    picture = accuracy(summarise([*records, *moved], names))
+    picture = svg(accuracy(summarise([*records, *moved], names)))
     assert "session at home" in picture
     assert "stops a round" not in picture

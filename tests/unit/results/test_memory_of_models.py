@@ -128,10 +128,12 @@ def test_the_report_shows_what_is_remembered_only_where_it_was_measured() -> Non
         "later has 10.0 points" in note and "changes by -10.0" in note for note in summary.notes
     )
     assert as_json(summary)["memory"]["kept"] == summary.memory.kept
-    drawn = dilution(summary)
+    plot = dilution(summary)
+    assert plot
+    drawn = plot.embedded()
     assert "Of what a visit taught a model 75.0 percent is left 1 hops later" in drawn
     bare = summarise([record for record in TOUR if record.kind == "warm_up"], hospitals)
-    assert dilution(bare) == ""
+    assert dilution(bare) is None
     assert not any("forgetting" in note for note in bare.notes)
 
 
