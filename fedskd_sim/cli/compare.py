@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
 from fedskd_sim.cli.common import (
+    AS_JSON,
     CHANGES,
     CONTEXT,
     DATA,
     NAMESPACE,
-    SCENARIO,
     VALUES,
     PathArgument,
     Waiting,
     command,
+    complete_runs,
+    complete_scenarios,
     say_code,
     say_licences,
     stop_when_terminated,
@@ -33,14 +38,34 @@ if TYPE_CHECKING:
     from fedskd_sim.results.comparison.rings import Rings
     from fedskd_sim.results.comparison.work import RunResult, Workshop
 
+Say = Callable[[str], None]
+OF_FINISHED = {"control", "out", "anyway", "per_hospital", "as_json"}
+"""Options that go with finished runs."""
+
+
+def complete_either(
+    context: click.Context, argument: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Complete scenarios and run folders."""
+    return [
+        *complete_runs(context, argument, typed),
+        *complete_scenarios(context, argument, typed),
+    ]
+
 
 @click.command()
-@SCENARIO
+@click.argument(
+    "given",
+    nargs=-1,
+    required=True,
+    metavar="SCENARIO|RUN...",
+    type=PathArgument(path_type=Path),
+    shell_complete=complete_either,
+)
 @click.option(
     "--algorithms",
-    required=True,
-    help="Names with commas: built-in algorithms, the scenario's variants, and 'grid' for every "
-    "point of its grid.",
+    help="For a SCENARIO: names with commas, of built-in algorithms and the scenario's variants, "
+    "and 'grid' for every point of its grid.",
 )
 @click.option(
     "--seeds",
@@ -100,24 +125,65 @@ if TYPE_CHECKING:
 @click.option("--per-hospital", is_flag=True, help="Show every hospital's values too.")
 @CHANGES
 @DATA
+@AS_JSON
+@click.pass_context
 @with_exit_code
-def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: Any) -> None:
-    """Compare algorithms at equal work, paired by seed.
+def compare(called: click.Context, /, given: tuple[Path, ...], **options: Any) -> None:
+    """Compare algorithms at equal work, paired by seed; or RUN folders that have finished.
 
     Every method gets the work of SCENARIO as it stands, counted in sample-gradients, the same data,
     training and predictors. Where the data has folds, test and validation fold move on with the
     seed. Runs that have finished are not repeated; of those of other code or data it says so and
     stops.
 
+    Of finished runs nothing is run: they are put side by side if their data and their work are the
+    same. --out makes a page of them.
+
     \b
     Examples:
       fedskd-sim compare quickstart --algorithms fedskd,circulation,local --seeds 3
       fedskd-sim compare quickstart --algorithms fedskd,local --on kubernetes --namespace fedskd
       fedskd-sim compare quickstart --algorithms fedskd,local --shard 2/4
+      fedskd-sim compare runs/fedskd-1 runs/local-1 --out runs/both
     """
+    if len(given) > 1 or (given[0] / "scenario.yaml").is_file():
+        _compare_finished(called, given, options)
+    else:
+        _compare(given[0], **options)
+
+
+def _compare_finished(
+    called: click.Context, folders: tuple[Path, ...], options: dict[str, Any]
+) -> None:
+    """Put finished runs side by side."""
+    from fedskd_sim.operate import comparison  # noqa: PLC0415 - only who compares something pays for it
+
+    typed = click.core.ParameterSource.COMMANDLINE
+    for name in options.keys() - OF_FINISHED:
+        if called.get_parameter_source(name) is typed:
+            flag = "--set" if name == "changes" else f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{flag} is for a SCENARIO: these are runs that have finished")
+    out = options["out"]
+    text, plain = comparison.compare_finished(
+        folders,
+        options["control"],
+        out=out,
+        anyway=options["anyway"],
+        per_hospital=options["per_hospital"],
+    )
+    as_json = options["as_json"]
+    click.echo(json.dumps(plain, indent=1, allow_nan=False) if as_json else text)
+    if out:
+        click.echo(f"comparison: {short_path(out / 'compare.html')}", err=as_json)
+
+
+def _compare(scenario: Path, algorithms: str | None, seeds: int, control: str, **rest: Any) -> None:
+    """Carry out the runs of a comparison."""
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - only who compares something pays for it
     from fedskd_sim.operate.poddata import check_seen  # noqa: PLC0415 - as above
 
+    if algorithms is None:
+        raise click.UsageError("a SCENARIO needs --algorithms; or give two RUN folders or more")
     labels = [label.strip() for label in algorithms.split(",") if label.strip()]
     if not labels:
         raise click.UsageError("--algorithms names nothing")
@@ -131,32 +197,38 @@ def compare(scenario: Path, algorithms: str, seeds: int, control: str, **rest: A
     say_licences(plan.loaded.scenario)
     shop = plan.workshop(rest["out"], rest["jobs"], anyway=rest["anyway"])
     stop_when_terminated()
+    say: Say = partial(click.echo, err=rest["as_json"])
     if rest["canary"]:
-        _say_budget(plan, shop)
-    teller = _Teller(plan, shop)
+        _say_budget(plan, shop, say)
+    teller = _Teller(plan, shop, say)
     found = comparison.carry_out(plan, shop, teller, teller.opening)
-    _tell(plan, shop, found)
-    _say_used(plan, shop, found, asked=rest["canary"])
+    if rest["as_json"] and found.plain:
+        click.echo(json.dumps(found.plain, indent=1, allow_nan=False))
+    else:
+        _tell(plan, shop, found)
+    _say_used(plan, shop, found, say, asked=rest["canary"])
     if error := comparison.failure(found.ended, rest["on"]):
         raise error
 
 
-def _say_budget(plan: ComparisonPlan, shop: Workshop) -> None:
+def _say_budget(plan: ComparisonPlan, shop: Workshop, say: Say) -> None:
     """Show what the comparison will take, from a short run of every method."""
     from fedskd_sim.operate.budget import forecast_budget  # noqa: PLC0415 - only who asks for it pays
 
     found = forecast_budget(
-        plan, shop, command(), lambda label: click.echo(f"canary: a short run of {label}")
+        plan, shop, command(), lambda label: say(f"canary: a short run of {label}")
     )
-    click.echo(found.words)
+    say(found.words)
 
 
-def _say_used(plan: ComparisonPlan, shop: Workshop, found: ComparedRuns, *, asked: bool) -> None:
+def _say_used(
+    plan: ComparisonPlan, shop: Workshop, found: ComparedRuns, say: Say, *, asked: bool
+) -> None:
     """Show what the runs have taken, where they had GPUs, or it was forecast."""
     from fedskd_sim.operate import budget  # noqa: PLC0415 - as above
 
     if asked or any(budget.gpus(method.scenario, shop) for method in plan.methods):
-        click.echo(budget.used(found.ended, shop))
+        say(budget.used(found.ended, shop))
 
 
 def _tell(plan: ComparisonPlan, shop: Workshop, found: ComparedRuns) -> None:
@@ -198,6 +270,7 @@ class _Teller:
 
     plan: ComparisonPlan
     shop: Workshop
+    say: Say
     start: float = 0.0
     done: int = 0
     fresh: int = 0
@@ -209,7 +282,7 @@ class _Teller:
             waiting.says("looking whether code and data are those of runs that have finished")
             yield
         self.start = clock.now()
-        click.echo(
+        self.say(
             f"{self.plan.loaded.scenario.name}: {counted(len(self.plan.methods), 'method')}, "
             f"{counted(self.plan.wanted.seeds, 'seed')}, {self.shop.jobs} at once; folder "
             f"{short_path(self.shop.out)}"
@@ -223,4 +296,4 @@ class _Teller:
         left = f", about {passed / self.fresh * rest:.0f} s left" if self.fresh and rest else ""
         how = "kept" if not ended.fresh else f"failed with {ended.code}" if ended.code else "done"
         place = f"{ended.task.label}, seed {ended.task.scenario.seed}"
-        click.echo(f"{passed:7.1f} s  {self.done:>3} of {planned}  {place}: {how}{left}")
+        self.say(f"{passed:7.1f} s  {self.done:>3} of {planned}  {place}: {how}{left}")

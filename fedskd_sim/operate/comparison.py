@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fedskd_sim.errors import FedskdError, InvalidValue, Where
+from fedskd_sim.errors import FedskdError, InvalidValue, OutputNotEmpty, Where
 from fedskd_sim.exits import rebuilt
 from fedskd_sim.observe.words import counted, short_path
 from fedskd_sim.operate.checks import (
@@ -22,6 +23,7 @@ from fedskd_sim.operate.checks import (
     of_learning,
 )
 from fedskd_sim.operate.execution import ELSEWHERE
+from fedskd_sim.records.files import COMPARISON
 from fedskd_sim.results.comparison.planning import (
     Method,
     PlannedRun,
@@ -48,10 +50,14 @@ from fedskd_sim.scenario import (
     undoing,
 )
 from fedskd_sim.scenario.grid import GRID, ON_VALIDATION, as_variants, points
-from fedskd_sim.wholefiles import write_text
+from fedskd_sim.wholefiles import unwritable, write_text
+
+if TYPE_CHECKING:
+    from fedskd_sim.results.comparison.tables import MethodTable
 
 CONTROL = "circulation"
 """What others are compared with, where it is among them and nobody says otherwise."""
+OF_COMPARISON = {"compare.txt", COMPARISON, "compare.html"}
 TellName = Callable[[str], None]
 
 
@@ -259,18 +265,71 @@ def carry_out(
 def _write(planned: ComparisonPlan, shop: Workshop, ended: list[RunResult]) -> ComparedRuns:
     """Write what comes of runs that have ended, if any seed was finished by every method."""
     from fedskd_sim.results.comparison.summary import comparison  # noqa: PLC0415 - drawing is slow to import
-    from fedskd_sim.results.comparison.text import as_html, as_text  # noqa: PLC0415
-    from fedskd_sim.results.comparison.values import as_json  # noqa: PLC0415
 
     found = comparison(planned.methods, planned.wanted.against, ended)
     if found is None:
         return ComparedRuns(ended, "", {})
-    text = as_text(found, per_hospital=planned.wanted.per_hospital)
-    plain = as_json(found)
-    write_text(shop.out / "compare.txt", text)
-    write_text(shop.out / "compare.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
-    write_text(shop.out / "compare.html", as_html(found))
+    places = {(one.task.label, one.task.scenario.seed): one.folder for one in ended}
+    text, plain = _publish(found, places, shop.out, per_hospital=planned.wanted.per_hospital)
     return ComparedRuns(ended, text, plain)
+
+
+def _publish(
+    found: MethodTable,
+    places: Mapping[tuple[str, int], Path],
+    out: Path | None,
+    *,
+    per_hospital: bool,
+) -> tuple[str, dict[str, Any]]:
+    """Write text, numbers and page of a comparison into a folder; None writes nothing."""
+    from fedskd_sim.results.comparison.text import as_html, as_text  # noqa: PLC0415 - drawing is slow to import
+    from fedskd_sim.results.comparison.values import as_json  # noqa: PLC0415
+
+    text, plain = as_text(found, per_hospital=per_hospital), as_json(found)
+    if out:
+        links = {key: os.path.relpath(one / "report.html", out) for key, one in places.items()}
+        write_text(out / "compare.txt", text)
+        write_text(out / COMPARISON, json.dumps(plain, indent=1, allow_nan=False) + "\n")
+        write_text(out / "compare.html", as_html(found, links))
+    return text, plain
+
+
+def compare_finished(
+    folders: Sequence[Path],
+    control: str = "",
+    *,
+    out: Path | None = None,
+    anyway: bool = False,
+    per_hospital: bool = False,
+) -> tuple[str, dict[str, Any]]:
+    """Put finished runs side by side; returns the tables as text and as plain values.
+
+    Args:
+        folders: the run folders.
+        control: as for `fedskd_sim.results.comparison.earlier.compare_runs`.
+        out: a folder, new, empty or of an earlier comparison of runs, for text, numbers and page;
+            None for none.
+        anyway: compare runs of different work, too.
+        per_hospital: the text shows every hospital's values, too.
+
+    Raises:
+        InvalidValue, RunUnreadable: the runs cannot be compared.
+        OutputNotEmpty, OutputNotWritable: the folder holds something else, or cannot be written.
+
+    """
+    from fedskd_sim.results.comparison.earlier import compare_runs  # noqa: PLC0415 - as above
+
+    found = compare_runs(folders, control, anyway=anyway)
+    if out:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            strange = sorted({one.name for one in out.iterdir()} - OF_COMPARISON)
+        except OSError as error:
+            raise unwritable(out, error) from error
+        if strange:
+            text = f"{short_path(out)} holds {', '.join(strange[:3])}"
+            raise OutputNotEmpty(text, fix="give a new folder as --out")
+    return _publish(found.table, found.folders, out, per_hospital=per_hospital)
 
 
 def failure(ended: Sequence[RunResult], on: str = "memory") -> FedskdError | None:

@@ -318,8 +318,17 @@ WIDTH = 10.0
 ROW = 0.34
 
 
-def as_html(comparison: MethodTable) -> str:
-    """Write the page."""
+def as_html(
+    comparison: MethodTable, links: Mapping[tuple[str, int], str] = MappingProxyType({})
+) -> str:
+    """Write the page; ``links`` lead to the reports of runs, by method and seed. Without them runs
+    are where a comparison carries them out.
+    """
+    planned = {
+        (row.method.label, seed): f"{PLACE.format(label=row.method.label, seed=seed)}/report.html"
+        for row in comparison.rows
+        for seed in comparison.seeds
+    }
     parts = [
         {
             "title": NAMES[metric],
@@ -341,7 +350,7 @@ def as_html(comparison: MethodTable) -> str:
             comparison=comparison,
             parts=parts,
             faults=_faults(comparison) if tables.faulty(comparison) else None,
-            place=PLACE,
+            links=planned | {**links},
             work=WORK,
             costs=_costs(comparison),
             described=_described(comparison),

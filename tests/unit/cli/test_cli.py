@@ -38,7 +38,8 @@ FLAGS = {
     # defaults of its algorithm; whether finished runs of other code or data count, and where and in
     # how many parts all is carried out, which no scenario can know
     "compare": {
-        "scenario",
+        "given",
+        "--json",
         "--algorithms",
         "--seeds",
         "--control",
