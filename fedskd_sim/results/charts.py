@@ -197,6 +197,7 @@ def _line(
     places = thin(range(len(found[0])), MOST_POINTS)
     x, y = frame.at(found[0][[*places]], found[1][[*places]])
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    yield f'<g data-of="{escape(name)}">'
     yield (
         f'<polyline fill="none" stroke="{ink_of(colour)}" stroke-width="1.6"{dashed} '
         f'points="{_points(x, y)}"/>'
@@ -208,6 +209,7 @@ def _line(
                 f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.6" fill="{ink_of(colour)}">'
                 f"<title>{escape(name)}, {escape(where)}: {digits(float(value))}</title></circle>"
             )
+    yield "</g>"
 
 
 def _points(x: Floats, y: Floats) -> str:
@@ -347,7 +349,7 @@ def _rows_and_columns(cells: Cells, wide: float, high: float) -> Iterator[str]:
         if place % every == 0:
             y = HEAD + high * (place + 0.5) + 4
             label = _text(LABELS - 6, y, short(name, LONGEST), "end", "")
-            yield f"<g><title>{escape(name)}</title>{label}</g>"
+            yield f'<g data-of="{escape(name)}"><title>{escape(name)}</title>{label}</g>'
     letters = max((len(one) for one in cells.columns), default=1)
     every = max(1, math.ceil((letters * 6.6 + 6) / wide))
     for place, name in enumerate(cells.columns):
@@ -369,7 +371,8 @@ def _elements(
         shade = float(shades[row, column])
         text = f"{value:+.1f}" if cells.signed else digits(value)
         yield (
-            f"<g><title>{escape(about)}: {text} {cells.unit}</title><rect {box} "
+            f'<g data-of="{escape(cells.rows[row])}">'
+            f"<title>{escape(about)}: {text} {cells.unit}</title><rect {box} "
             f'fill="{ink_of(_colour(shade))}" fill-opacity="{_opacity(shade)}"/>'
         )
         if wide >= ROOM_FOR_NUMBER:

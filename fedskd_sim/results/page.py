@@ -1,8 +1,13 @@
-"""One HTML page that needs nothing but itself: no script, no font, no request."""
+"""One HTML page that needs nothing but itself: no font, no request, and all of it is there without
+its script, which shows values, enlarges figures and chooses hospitals.
+"""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any
 
 from fedskd_sim.observe.words import amount
@@ -49,7 +54,10 @@ def as_html(
         alike: what was probed of similarities; None for nothing.
 
     """
+    from markupsafe import Markup  # noqa: PLC0415 - only pages need it
+
     template = templates().get_template(TEMPLATE)
+    script = (files("fedskd_sim.results") / "page.js").read_text(encoding="utf-8")
     text: str = template.render(
         summary=summary,
         travels=waypictures.travels(summary),
@@ -69,6 +77,8 @@ def as_html(
         pictures=_draw_pictures(summary, course),
         taught=taught(summary),
         alike=alike or Likeness(),
+        script=Markup(script),  # noqa: S704 - our own
+        script_digest=b64encode(sha256(script.encode()).digest()).decode(),
     )
     return text
 

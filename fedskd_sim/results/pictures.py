@@ -26,6 +26,7 @@ from fedskd_sim.results.svg import (
     WIDTH,
     Numbers,
     Plot,
+    mark,
 )
 from fedskd_sim.results.tables import Summary
 from fedskd_sim.results.text import TITLES
@@ -53,7 +54,10 @@ def matrix(summary: Summary) -> Plot | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        (_cells if numbered else _colours)(axes, shown.values)
+        if numbered:
+            _cells(axes, shown.values, names)
+        else:
+            _colours(axes, shown.values)
         places = range(0, len(names), -(-len(names) // MOST_TICKS))
         axes.set_xticks(
             places, [short(names[place], NARROW) if named else str(place + 1) for place in places]
@@ -127,7 +131,7 @@ def dilution(summary: Summary) -> Plot | None:
     return Plot(draw, (WIDTH / 2, 2.8), "dilution", label, lambda: Numbers(columns, rows))
 
 
-def _cells(axes: Axes, values: Sequence[Sequence[float]]) -> None:
+def _cells(axes: Axes, values: Sequence[Sequence[float]], names: Sequence[str]) -> None:
     """Fill an image of cells, write each value in, and frame the diagonal; a missing value is an
     empty, dotted cell.
     """
@@ -144,6 +148,8 @@ def _cells(axes: Axes, values: Sequence[Sequence[float]]) -> None:
             look |= {"edgecolor": INK.light, "linewidth": 1.6, "zorder": 2}
         if not math.isfinite(value):
             look |= {"facecolor": "none", "edgecolor": GHOST.light, "linestyle": ":"}
+        tip = f"{names[row]} at {names[column]}: {percent(value) or 'no value'}"
+        look["gid"] = mark(names[row], tip)
         half = 0.47 if row == column else 0.49
         axes.add_artist(Rectangle((column - half, row - half), 2 * half, 2 * half, **look))
         ink = "#000000" if scale(value) > EQUAL_CONTRAST else "#ffffff"
@@ -329,6 +335,7 @@ def _roc(axes: Axes, host: HostRows, row: PatientRow, classes: Sequence[str]) ->
             ls=dash,
             lw=1.2,
             label=name,
+            gid=mark(tip=f"{host.name}, {classes[label]}: AUC {percent(row.areas[label])}"),
         )
     axes.set(
         xlabel="false positive rate, percent",
@@ -372,6 +379,10 @@ def _calibration(axes: Axes, _: HostRows, row: PatientRow, __: Sequence[str]) ->
         marker="o",
         markersize=4,
     )
+    for sure, right, count in zip(bins.confidence, bins.right, bins.counts, strict=True):
+        if count:
+            tip = f"confidence {100 * sure:.1f}, accuracy {100 * right:.1f}, {count} patients"
+            axes.plot(100 * sure, 100 * right, "o", ms=9, alpha=0, gid=mark(tip=tip))
     axes.set(
         xlabel=f"confidence, percent (ECE {percent(bins.error)})",
         ylabel="accuracy, percent",

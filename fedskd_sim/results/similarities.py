@@ -120,8 +120,7 @@ def likeness(run: Path, hospitals: Sequence[str], *, going: bool = False) -> Lik
 
 def _stops(run: Path, order: Mapping[str, int]) -> list[str]:
     """List the files of stops by round, hop and host."""
-    folder = run / FOLDER
-    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    names = [file.name for file in (run / FOLDER).glob("*")]
     seen = [one for name in names if (one := _NAME.fullmatch(name)) and one["host"] in order]
     found = [(int(one["round"]), int(one["hop"]), order[one["host"]], one[0]) for one in seen]
     return [name for *_, name in sorted(found)]

@@ -116,14 +116,16 @@ class Plot(NamedTuple):
         out = StringIO()
         with _theme(self.name):
             self.figure().savefig(out, format="svg", metadata=NO_DATE["svg"])
-        return Drawn(_embed(out.getvalue(), self.inches[0], self.label), self)
+        return Drawn(_embed(_told(out.getvalue()), self.inches[0], self.label), self)
 
     def save(self, folder: Path, name: str) -> None:
         """Write it as SVG and PDF, and its numbers as CSV; raises OSError."""
         made = self.figure()
         with _theme(self.name):
-            for form, about in NO_DATE.items():
-                made.savefig(folder / f"{name}.{form}", metadata=about)
+            made.savefig(folder / f"{name}.pdf", metadata=NO_DATE["pdf"])
+            drawn = StringIO()
+            made.savefig(drawn, format="svg", metadata=NO_DATE["svg"])
+        (folder / f"{name}.svg").write_text(_told(drawn.getvalue()), encoding="utf-8")
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as out:
             columns, rows = self.numbers()
             csv.writer(out, lineterminator="\n").writerows([columns, *rows])
@@ -160,6 +162,23 @@ def _theme(name: str) -> Iterator[None]:
         yield
 
 
+def mark(hospital: str = "", tip: str = "") -> str:
+    """Return the group id of a shape that is of a hospital, and says something when it is pointed
+    at.
+    """
+    return f"@{hospital}|{tip}"
+
+
+def _told(text: str) -> str:
+    """Make titles and attributes of the ids that `mark` has made."""
+    return re.sub(r'<g id="@([^"|]*)\|([^"]*)">', _titled, text)
+
+
+def _titled(found: re.Match[str]) -> str:
+    whose = f' data-of="{found[1]}"' if found[1] else ""
+    return f"<g{whose}>" + (f"<title>{found[2]}</title>" if found[2] else "")
+
+
 def _embed(text: str, inches: float, label: str) -> str:
     """Cut what a page does not need (prologue, comments, repeated ids, digits); name the
     picture; apply the palette.
@@ -175,5 +194,5 @@ def _embed(text: str, inches: float, label: str) -> str:
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     widest = inches * PIXELS_PER_INCH
     style = f"min-width: {LEAST_SCALE * widest:.0f}px; max-width: {widest:.0f}px"
-    about = f'role="img" aria-label="{escape(label)}" style="{style}"'
+    about = f'class="drawn" role="img" aria-label="{escape(label)}" style="{style}"'
     return f"{head} {about}>{rest}"

@@ -26,6 +26,7 @@ from fedskd_sim.results.svg import (
     WIDTH,
     Numbers,
     Plot,
+    mark,
 )
 from fedskd_sim.results.tables import Summary
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 MOST_OVERLAID = 6
+MOST_TIPS = 200
+"""Points of which each says its value."""
 MOST_OVERLAID_STOPS = 60
 LEAST_HEIGHT = 1.0
 MOST_ROUND_TICKS = {False: 12, True: 5}
@@ -138,6 +141,14 @@ def _numbers(summary: Summary, field: str) -> Numbers:
     return Numbers(columns, rows)
 
 
+def _say_values(axes: Axes, model: str, line: DrawnLine) -> None:
+    """Let every point say its value when it is pointed at."""
+    for stop, value in zip(line.stops, line.values, strict=True):
+        if math.isfinite(value):
+            tip = f"{model}, stop {stop}: {value:.1f} %"
+            axes.plot(stop, value, "o", ms=9, alpha=0, gid=mark(model, tip))
+
+
 def _line(steps: Way, field: str, where: str) -> DrawnLine:
     """Take a model's way, or of a long one some stops: evenly chosen ones, some at home, and
     sessions that were rolled back.
@@ -184,7 +195,9 @@ def _overlay(axes: Axes, lines: Mapping[str, DrawnLine]) -> None:
             "label": short(model, NAME),
             **_choose_marks(marker, line),
         }
-        axes.plot(line.stops, line.values, lw=1.4, **look)
+        axes.plot(line.stops, line.values, lw=1.4, gid=mark(model), **look)
+        if sum(len(one.stops) for one in lines.values()) <= MOST_TIPS:
+            _say_values(axes, model, line)
         _mark_rollbacks(axes, line)
 
 
@@ -255,7 +268,7 @@ def _draw_panels(
     )
     grid = Grid(axes, band, shape[1], low, high)
     for panel, (model, line) in enumerate(lines.items()):
-        _panel(grid, panel, line)
+        _panel(grid, panel, line, model)
         axes.text(grid.x(panel, 0), panel // shape[1] + 0.15, short(model, NAME))
         if panel % shape[1] == 0:
             for tick in ticks:
@@ -267,7 +280,7 @@ def _draw_panels(
                 axes.text(*place, f"{stop}", ha="right" if sticks_out else "center")
 
 
-def _panel(grid: Grid, panel: int, line: DrawnLine) -> None:
+def _panel(grid: Grid, panel: int, line: DrawnLine, model: str) -> None:
     """Draw one model: the range of all, its line and, where that is long, a bold one from home
     to home.
     """
@@ -292,7 +305,7 @@ def _panel(grid: Grid, panel: int, line: DrawnLine) -> None:
     home, undone = list(line.home), list(line.rolled_back)
     axes.plot(own[undone], values[undone], color=INK.light, ls="", marker="x", markersize=6)
     if len(own) > MOST_OVERLAID_STOPS and len(home) > 1:
-        axes.plot(own, values, color=SERIES[0].light, lw=0.5, alpha=0.6)
+        axes.plot(own, values, color=SERIES[0].light, lw=0.5, alpha=0.6, gid=mark(model))
         own, values, home = own[home], values[home], list(range(len(home)))
     axes.plot(
         own,
@@ -303,6 +316,7 @@ def _panel(grid: Grid, panel: int, line: DrawnLine) -> None:
         markevery=home,
         markersize=3.5,
         markeredgewidth=0,
+        gid=mark(model, f"{model}: {line.values[-1]:.1f} % at stop {line.stops[-1]}"),
     )
 
 

@@ -31,7 +31,7 @@ HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src data:; frame-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
 )
 OF_A_REPORT = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 PATIENCE_S = 30
@@ -83,13 +83,16 @@ class WatchedRuns:
         if root or not secrets.compare_digest(token.encode(), self.token.encode()):
             raise _Refused(HTTPStatus.FORBIDDEN, "this address lacks the token, or has a wrong one")
         self.asked = clock.now()
-        have = parse_qs(asked.query).get("have", [""])[0][:MOST_TAGS]
+        given = parse_qs(asked.query)
+        have = given.get("have", [""])[0][:MOST_TAGS]
         match [part for part in parts if part]:
             case ["live.js"]:
                 text = (files("fedskd_sim.results.live") / "live.js").read_bytes()
                 return Answer(text, SCRIPT)
             case [] if not self.alone:
                 return Answer(self._list().encode())
+            case ["pair"] if not self.alone:
+                return Answer(self._pair(given.get("run", [])).encode())
             case ["runs", place, *rest] if not self.alone:
                 return self._of_run(self._find(place), rest, have)
             case rest if self.alone:
@@ -124,6 +127,16 @@ class WatchedRuns:
             raise _Refused(HTTPStatus.NOT_FOUND, "there is no such run in the folder")
         return self.folder / place
 
+    def _pair(self, places: list[str]) -> str:
+        """Return a page of two runs of the list."""
+        if len(places) != 2:  # noqa: PLR2004 - a pair
+            raise _Refused(HTTPStatus.BAD_REQUEST, "go back, and choose two runs of the list")
+        for place in places:
+            self._find(place)
+        runs = [(place, quote(place, safe="")) for place in places]
+        text: str = templates().get_template("live/pair.html.j2").render(runs=runs)
+        return text
+
     def _look(self) -> list[RunEntry]:
         found = runs_in(self.folder)
         self._entries = {one.place: (one.started, one) for one in found}
@@ -134,7 +147,7 @@ class WatchedRuns:
         table = table_of(found)
         words = [place for place, column in enumerate(table.columns) if column.words]
         rows = [
-            (quote(one.place, safe="") if one.readable else "", cells)
+            (one.place, quote(one.place, safe="") if one.readable else "", cells)
             for one, cells in zip(found, table.body, strict=True)
         ]
         text: str = (

@@ -285,6 +285,24 @@ def test_runs_of_a_folder_are_a_list(run: Path, serve, tmp_path: Path) -> None:
         runs_in(tmp_path / "nothing")
 
 
+def test_two_runs_of_a_list_are_shown_side_by_side(run: Path, serve, tmp_path: Path) -> None:
+    """A form chooses them, without a script; each is a page of its own that a frame may hold.
+    Anything but two runs of the list is refused.
+    """
+    shutil.copytree(run, tmp_path / "runs" / "deep" / "again")
+    server = serve(tmp_path / "runs")
+    root = f"/{server.watched.token}/"
+    assert len(re.findall(r'type="checkbox" name="run" value="', ask(server, root)[1])) == 2
+    status, page = ask(server, f"{root}pair?run=run&run=deep%2Fagain")
+    assert status == 200
+    frames = re.findall(r'<iframe src="([^"]*)"', page)
+    assert frames == ["runs/run/", "runs/deep%2Fagain/"]
+    assert all(ask(server, root + frame)[0] == 200 for frame in frames)
+    for query, code in (("run=run", 400), ("", 400), ("run=run&run=..%2Frun", 404)):
+        assert ask(server, f"{root}pair?{query}")[0] == code
+    assert ask(serve(run), "/pair")[0] == 403
+
+
 def test_a_port_that_is_taken_is_named(run: Path, serve) -> None:
     """The error has its own exit code and says what to do."""
     with pytest.raises(PortInUse, match="is in use"):
