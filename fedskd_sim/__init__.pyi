@@ -12,6 +12,7 @@ from fedskd_sim.learning.algorithms.fedavg import AveragingLearner as AveragingL
 from fedskd_sim.learning.algorithms.fedavg import flat as flat
 from fedskd_sim.learning.algorithms.fedavg import install_flat as install_flat
 from fedskd_sim.learning.algorithms.fedskd import CirculatingLearner as CirculatingLearner
+from fedskd_sim.learning.algorithms.gossip import GossipLearner as GossipLearner
 from fedskd_sim.learning.algorithms.local import LocalLearner as LocalLearner
 from fedskd_sim.learning.base import Learner as Learner
 from fedskd_sim.learning.base import LearnerState as LearnerState
@@ -45,6 +46,7 @@ from fedskd_sim.scenario import AllReduceKeys as AllReduceKeys
 from fedskd_sim.scenario import Architecture as Architecture
 from fedskd_sim.scenario import AveragingKeys as AveragingKeys
 from fedskd_sim.scenario import CirculationKeys as CirculationKeys
+from fedskd_sim.scenario import GossipKeys as GossipKeys
 from fedskd_sim.scenario import NamedArchitecture as NamedArchitecture
 from fedskd_sim.scenario import Schedule as Schedule
 
@@ -63,6 +65,8 @@ __all__ = [
     "Cohort",
     "Comparison",
     "Geometry",
+    "GossipKeys",
+    "GossipLearner",
     "Kept",
     "Learner",
     "LearnerState",

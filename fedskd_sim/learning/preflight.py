@@ -28,7 +28,9 @@ from fedskd_sim.learning.networks.buildable import (
     images_as_volumes,
     itself,
 )
-from fedskd_sim.learning.networks.models import kind_of, names
+from fedskd_sim.learning.networks.models import blueprint, kind_of, names
+from fedskd_sim.learning.networks.shapes import ImageShape
+from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.learning.sessions.own import find_wrong_loss
 from fedskd_sim.scenario import (
@@ -87,6 +89,8 @@ def find_problems(
 def _together(scenario: Scenario, known: list[Facts]) -> Iterator[FedskdError]:
     """Check what takes all hospitals to know, and what private ones ask for."""
     yield from _common(scenario)
+    if scenario.algorithm.alike and known:
+        yield from _alike(scenario, shape_of(known[0]))
     if any(one.privacy for one in scenario.hospitals):
         from fedskd_sim.learning.guarded import find_leaks  # noqa: PLC0415 - only privacy pays for it
 
@@ -196,6 +200,35 @@ def _common(scenario: Scenario) -> Iterator[FedskdError]:
                 "or set algorithm.architecture"
             )
             yield ArchitecturesDiffer(text, key=("hospitals", index, "architecture"), fix=fix)
+
+
+def _alike(scenario: Scenario, shape: ImageShape) -> Iterator[FedskdError]:
+    """Refuse networks whose part has not the form that it has at the first hospital; who lacks it,
+    or cannot be built, is told of elsewhere.
+    """
+    name, forms = scenario.algorithm.alike, dict[str, tuple[str, ...]]()
+    for index, hospital in enumerate(scenario.hospitals):
+        chosen, key = _architecture_of(scenario, index)
+        try:
+            network = blueprint(chosen, shape)
+        except Exception:  # noqa: BLE001, S112 - a stranger's code may raise anything
+            continue
+        part = part_of(network, name, shape.classes) if name else frozenset()
+        if hospital.held_out or not part:
+            continue
+        tensors = network.state_dict()
+        forms[hospital.name] = tuple(
+            " x ".join(map(str, tensors[one].shape)) for one in sorted(part)
+        )
+        first, *_ = forms
+        if forms[hospital.name] != forms[first]:
+            own, other = (" and ".join(reversed(forms[one])) for one in (hospital.name, first))
+            text = f"the {name} of {hospital.name!r} has {own} numbers, that of {first!r} {other}"
+            fix = (
+                f"{scenario.algorithm.name} needs one form of {name}: choose networks, or options "
+                "such as width, with as many features before it"
+            )
+            yield ArchitecturesDiffer(text, key=key, fix=fix)
 
 
 def _describe(architecture: Architecture) -> str:

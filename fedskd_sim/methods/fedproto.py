@@ -28,7 +28,7 @@ from fedskd_sim import (
     TrainingStep,
     channel_means,
 )
-from fedskd_sim.methods.keys import FedProto
+from fedskd_sim.methods.keys import FedProto, FedTGP
 
 
 class PrototypeLearner(AllReduceLearner):
@@ -76,7 +76,7 @@ class PrototypeTeaching:
     """
 
     prototypes: Tensor
-    config: FedProto
+    config: FedProto | FedTGP
 
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute the mean squared distance over the batch's samples that have a prototype."""

@@ -11,6 +11,7 @@ from fedskd_sim import (
     AllReduceKeys,
     AveragingKeys,
     CirculationKeys,
+    GossipKeys,
     NamedArchitecture,
     Schedule,
 )
@@ -92,6 +93,77 @@ class FedProto(AllReduceKeys):
         """The weight, where there is one round only."""
         why = "there are prototypes from the second round on"
         return {"weight": why} if self.rounds == 1 else {}
+
+
+class FedTGP(AllReduceKeys):
+    """Trainable global prototypes (Zhang et al. 2024): class means of all hospitals are gathered,
+    and prototypes trained that lie near those of their class and apart from others.
+    """
+
+    base_sessions: ClassVar[bool] = True
+    keeps_models: ClassVar[bool] = True
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the mean squared distance of a sample's features to the prototype of its class."""
+    features: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Length of a prototype, see fedproto."""
+    margin: Annotated[float, Field(ge=0)] = 100.0
+    """The largest margin between prototypes of different classes, the paper's tau; it is no more
+    than the largest distance between the mean features of two classes."""
+    server_steps: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Steps of Adam on the prototypes in a round, each on the class means of all hospitals."""
+    server_rate: Annotated[float, Field(gt=0)] = 0.01
+    """Learning rate of these steps."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains its own model and draws it to prototypes of every class, which "
+            "all train alike on the mean features of all, gathered over a ring. "
+            "Models stay at home until all are tested."
+        )
+
+    @property
+    def compared(self) -> dict[str, list[str]]:
+        """The deep map, if the distance has a weight."""
+        return {"deep": ["algorithm.weight"]} if self.weight else {}
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """What says how prototypes are, where they teach nobody."""
+        shaped = ("margin", "server_steps", "server_rate")
+        if self.rounds == 1:
+            why = "there are prototypes from the second round on"
+            return dict.fromkeys(("weight", *shaped), why)
+        return {} if self.weight else dict.fromkeys(shaped, "weight is 0")
+
+
+class FedGH(AllReduceKeys):
+    """FedGH (Yi et al. 2023): models of different architecture have one head, which is trained on
+    the class means of all hospitals.
+    """
+
+    base_sessions: ClassVar[bool] = True
+    personal: ClassVar[bool] = True
+    alike: ClassVar[Any] = "head"
+    server_steps: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Steps of Adam on the head in a round, each on the class means of all hospitals."""
+    server_rate: Annotated[float, Field(gt=0)] = 0.01
+    """Learning rate of these steps."""
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every hospital trains its own model on its own data. After each session all train one "
+            "head alike on the mean features of every class, gathered over a ring, and go on with "
+            "it. Models stay at home until all are tested."
+        )
+
+    @property
+    def needs(self) -> dict[Any, str]:
+        """The head."""
+        return {"head": "algorithm.name"}
 
 
 class FD(AllReduceKeys):
@@ -276,6 +348,22 @@ class Scaffold(AveragingKeys):
             "Every hospital trains the common model on its own data and corrects its gradients by "
             "their difference from the mean of all. After each session all take the mean of models "
             "and of gradients, summed over a ring."
+        )
+
+
+class DPSGD(GossipKeys):
+    """D-PSGD (Lian et al. 2017): every hospital mixes its model with those of some others in every
+    round.
+    """
+
+    base_sessions: ClassVar[bool] = True
+
+    @property
+    def words(self) -> str:
+        """Say what travels and who trains with whom, for reports."""
+        return (
+            "Every model travels to some hospitals, which keep a copy, and comes home. There the "
+            "own model becomes the mean of itself and of those that came, and trains alone."
         )
 
 

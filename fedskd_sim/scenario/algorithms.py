@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedskd_sim.scenario.circulation import (
     AlgorithmKeys,
@@ -314,6 +314,41 @@ class CirculationKeys(AlgorithmKeys):
             reconcile=self.reconcile,
             schedule=self.schedule,
         )
+
+
+class GossipKeys(CirculationKeys):
+    """Base of the keys of an algorithm on `GossipLearner`, in which hospitals mix their model with
+    those of several others.
+    """
+
+    averages: ClassVar[bool] = True
+    personal: ClassVar[bool] = True
+    architecture: NamedArchitecture = None
+    """The architecture of all; null: the hospitals' own, which must then be equal."""
+    schedule: Schedule = Schedule(order="shuffled", visits=2)
+    """See fedskd. ``visits`` is how many others a model is mixed into, and how many are mixed into
+    it, in a round; all travel at once."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _at_once(cls, schedule: Schedule) -> Schedule:
+        if schedule.mode == "sequential":
+            raise ValueError("all models travel at once here: leave mode out")
+        return schedule
+
+    def work(self, size: int) -> float:  # noqa: ARG002 - every hospital works for itself
+        """One session at home."""
+        return 1.0
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """What would reconcile the resident with a traveller."""
+        return {"reconcile": "the own model is mixed with those that came"}
+
+    @property
+    def circulating(self) -> FedSKD:
+        """The FedSKD that circulates alike; of the two models at a homecoming one is left."""
+        return super().circulating.model_copy(update={"reconcile": "replace"})
 
 
 class Circulation(CirculationKeys):

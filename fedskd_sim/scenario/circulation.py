@@ -111,6 +111,9 @@ class AlgorithmKeys(Part):
     """Whether every model trains on the data of all hospitals, in one process."""
     averages: ClassVar[bool] = False
     """Whether all hospitals train one model, of one architecture."""
+    alike: ClassVar[NetworkPart | None] = None
+    """A part of a network, ``head`` or ``norm``, that must have the same form at all hospitals that
+    train, since they exchange it or what enters it. Others are refused."""
     personal: ClassVar[bool] = False
     """Whether the tested model is a hospital's own, other than the common model and the model of
     its last record."""

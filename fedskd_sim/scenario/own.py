@@ -79,6 +79,7 @@ class Resolved(Part):
     """How its models circulate, where they do."""
     architecture: Architecture | None = None
     """That of a common model, where it names one."""
+    alike: NetworkPart | None = None
     personal: bool = False
     base_sessions: bool = False
     compared: dict[Tap, tuple[str, ...]] = {}
@@ -104,6 +105,7 @@ class Resolved(Part):
             keys=given.model_dump(mode="json", by_alias=True),
             circulating=getattr(given, "circulating", None),
             architecture=beside if isinstance(beside, Architecture) else None,
+            alike=given.alike,
             personal=given.personal,
             base_sessions=given.base_sessions,
             compared=_taps(given.compared),
@@ -161,6 +163,11 @@ class OwnAlgorithm(Part):
     def averages(self) -> bool:
         """Return whether all hospitals train one model, of one architecture."""
         return self.facts.averages
+
+    @property
+    def alike(self) -> NetworkPart | None:
+        """Return the part of a network that has one form at all hospitals."""
+        return self.facts.alike
 
     @property
     def personal(self) -> bool:

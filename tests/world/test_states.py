@@ -100,6 +100,9 @@ RUNS = {
     "fml": ("name: fml, rounds: 2", "", ""),
     "fedproto": ("name: fedproto, rounds: 3, features: 4", "", ""),
     "fd": ("name: fd, rounds: 3", "", ""),
+    "fedtgp": ("name: fedtgp, rounds: 3, features: 4, server_steps: 9", "", ""),
+    "fedgh": ("name: fedgh, rounds: 2, server_steps: 9", "", ""),
+    "d-psgd": (f"name: d-psgd, rounds: 2, {COMMON}", "model: mix", ""),
     "def-kt": ("name: def-kt, rounds: 2", "", ""),
     "dfml": ("name: dfml, rounds: 3", "", ""),
     "ditto": (f"name: ditto, rounds: 2, {COMMON}", "model: averaged, ensemble: true", ""),
@@ -120,8 +123,9 @@ def scenario_of(name: str) -> Scenario:
     held_out = HELD_OUT if name == "traveller_first" else ""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "scenario.yaml"
+        text = TEXT.replace("width: 8", "width: 4") if name == "fedgh" else TEXT
         path.write_text(
-            TEXT.format(
+            text.format(
                 algorithm=algorithm,
                 prediction=prediction,
                 instruments=instruments,
@@ -310,7 +314,7 @@ FORGOTTEN = {
     "averaged": "fedavg", "last": "mutual", "ensemble": "local", "answers": "local",
     "share": "fedavg", "sum": "fedavg", "common": "fml", "prototypes": "fedproto",
     "kept": "fedproto", "others": "fd", "shared": "fd", "personal": "ditto", "previous": "moon",
-    "peak": "dfml", "audit": "audited",
+    "peak": "dfml", "server": "fedtgp", "arrived": "d-psgd", "audit": "audited",
     "control": "scaffold", "mean_control": "scaffold", "gathered": "scaffold",
 }  # fmt: skip
 """Whatever is in a state, and a run that shows it."""

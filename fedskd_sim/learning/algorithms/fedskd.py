@@ -234,7 +234,7 @@ class CirculatingLearner(Keeping):
         self._unspent = state.numbers["unspent"]
         self.take_back(state, self.site)
 
-    def teaching(self, stop: Stop, arriving: Weights) -> Teaching:
+    def teaching(self, stop: Stop, arriving: Weights) -> Teaching | None:
         """Return a function that is called in every step at a stop, and returns the `AddedLoss`:
         the terms of FedSKD to which the scenario gives a weight. ``arriving`` are the visitor's
         weights on arrival.

@@ -26,7 +26,7 @@ def refused(scenario_file: Callable, algorithm: str, second: str = "cnn-plain") 
     return found.value
 
 
-@pytest.mark.parametrize("name", ["ditto", "partial", "moon", "scaffold"])
+@pytest.mark.parametrize("name", ["ditto", "partial", "moon", "scaffold", "d-psgd"])
 def test_two_architectures_cannot_be_averaged(name: str, scenario_file: Callable) -> None:
     """The second is named with its key, and what would mend it."""
     error = refused(scenario_file, f"{{name: {name}}}", "cnn-residual")
@@ -55,6 +55,9 @@ def test_a_network_needs_the_part_that_is_treated_apart(scenario_file: Callable)
         ("{name: partial, shared: neck}", "shared"),
         ("{name: moon, temperature: 0}", "temperature"),
         ("{name: def-kt, wieght: 1}", "wieght"),
+        ("{name: fedtgp, margin: -1}", "margin"),
+        ("{name: fedgh, server_steps: 0}", "server_steps"),
+        ("{name: d-psgd, schedule: {mode: sequential}}", "schedule"),
     ],
 )
 def test_a_wrong_key_is_named(algorithm: str, key: str, scenario_file: Callable) -> None:

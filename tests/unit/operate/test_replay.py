@@ -55,6 +55,9 @@ METHODS = {
     "fml": ("{name: fml, rounds: 2}", KEPT),
     "fedproto": ("{name: fedproto, rounds: 2}", KEPT),
     "fd": ("{name: fd, rounds: 2}", KEPT),
+    "fedtgp": ("{name: fedtgp, rounds: 2}", KEPT),
+    "fedgh": ("{name: fedgh, rounds: 2}", KEPT),
+    "d-psgd": ("{name: d-psgd, rounds: 2}", KEPT),
     "def-kt": ("{name: def-kt, rounds: 2}", KEPT),
     "dfml": ("{name: dfml, rounds: 3}", KEPT),
     "ditto": ("{name: ditto, rounds: 2}", KEPT),
@@ -85,7 +88,7 @@ def carried_out(home: Path, text: str, code: str = "") -> Path:
 
 
 def text(algorithm: str = "{name: fedskd, rounds: 2}", more: str = KEPT) -> str:
-    averaging = "fedavg", "fedprox", "ditto", "partial", "moon", "scaffold"
+    averaging = "fedavg", "fedprox", "ditto", "partial", "moon", "scaffold", "d-psgd", "fedgh"
     alike = any(name in algorithm for name in averaging)
     first = "cnn-plain" if alike else "cnn-depthwise"
     return TEXT.format(algorithm=algorithm, more=more, first=first)

@@ -85,11 +85,11 @@ def test_a_run_folder_is_no_scenario_and_holds_one(small: Run) -> None:
 
 PUBLIC = """
 AddedLoss AlgorithmKeys AllReduceKeys AllReduceLearner Architecture AveragingKeys AveragingLearner
-CirculatingLearner CirculationKeys Cluster Cohort Comparison Geometry Kept Learner LearnerState
-LocalLearner Loss NamedArchitecture Output Preview Reconciled Run Schedule Session SessionModels
-Site Stop Taps Total TrainingStep __version__ algorithm architecture channel_means compare
-divergence export files_below flat install install_flat launch load loss read_run reader resume
-snapshot try_out
+CirculatingLearner CirculationKeys Cluster Cohort Comparison Geometry GossipKeys GossipLearner Kept
+Learner LearnerState LocalLearner Loss NamedArchitecture Output Preview Reconciled Run Schedule
+Session SessionModels Site Stop Taps Total TrainingStep __version__ algorithm architecture
+channel_means compare divergence export files_below flat install install_flat launch load loss
+read_run reader resume snapshot try_out
 """
 
 

@@ -73,7 +73,8 @@ def test_every_built_in_method_gets_the_same_work() -> None:
     assert rounds == {
         "fedskd": 2, "traveller-first": 4, "circulation": 2, "mutual": 2, "cyclic": 4, "local": 16,
         "pooled": 2, "fedavg": 18, "fedprox": 18, "fml": 8, "fedproto": 16,
-        "fd": 16, "def-kt": 8, "dfml": 8, "ditto": 9, "partial": 18, "moon": 18, "scaffold": 18,
+        "fd": 16, "fedtgp": 16, "fedgh": 16, "d-psgd": 16, "def-kt": 8,
+        "dfml": 8, "ditto": 9, "partial": 18, "moon": 18, "scaffold": 18,
     }  # fmt: skip
     for method in methods(scenario(), [*BUILT_IN, *offered_names()]):
         nearest = 32 if method.label == "pooled" else pytest.approx(method.budget, rel=0.05)
