@@ -38,6 +38,7 @@ from fedskd_sim.results.rows import percent
 from fedskd_sim.scenario import json_schema, scenarios
 from fedskd_sim.scenario.datasets import BUILT_IN_READERS, KINDS
 from fedskd_sim.scenario.document import read
+from fedskd_sim.scenario.elsewhere import ABSENT, RENAMED
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = re.compile(
@@ -339,6 +340,13 @@ def _first_sentence(name: str) -> str:
     return first.replace("|", "\\|")
 
 
+def elsewhere() -> str:
+    """Write the methods that have another name here, and those that are not here."""
+    here = (f"| {name} | `{written}` |" for name, written in RENAMED.items())
+    absent = (f"| {name} | not here: it {why} |" for name, why in ABSENT.items())
+    return "\n".join(["| asked for | here |", "|---|---|", *here, *absent]).replace("'", "`")
+
+
 FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-reference": scenario_reference,
     "exit-codes": exit_codes,
@@ -347,6 +355,7 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "scenario-names": scenario_names,
     "quickstart": quickstart,
     "own": own,
+    "elsewhere": elsewhere,
     "python-names": python_names,
     BUILT: python_api,
 }

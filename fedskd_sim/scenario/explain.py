@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from fedskd_sim.errors import FedskdError, InvalidValue, Key, UnknownKey
 from fedskd_sim.scenario.circulation import AlgorithmKeys
 from fedskd_sim.scenario.document import Document, escape_unseen, shorten
+from fedskd_sim.scenario.elsewhere import whereabouts
 from fedskd_sim.scenario.own import OWN, Asked, offered_names
 from fedskd_sim.scenario.schema import PATTERNS, Scenario
 from fedskd_sim.scenario.training import Training
@@ -186,6 +187,8 @@ def _one(document: Document, problem: Any) -> FedskdError:
             choices = [one for one in found if one != OWN or key[-1] == "data"]
             choices += offered_names() if key[-1] == "algorithm" else []
             fix = _suggest_choice(value.get("name"), choices) + YOURS.get(key[-1], "")
+            if key[-1] == "algorithm":
+                fix = whereabouts(value.get("name")) or fix
             return InvalidValue(
                 f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix
             )

@@ -24,6 +24,7 @@ from fedskd_sim.scenario import (
     keys_of,
     nearest,
 )
+from fedskd_sim.scenario.elsewhere import whereabouts
 
 Told = tuple[dict[str, dict[str, Any]], list[FedskdError]]
 """What algorithms have said, by `Asked.text`, and what is wrong with them."""
@@ -101,7 +102,7 @@ def _class_of(name: str) -> Any:
     if name not in names(ALGORITHM.group):
         known = names(ALGORITHM.group)
         there = f"{nearest(name, known, '')} there are {', '.join(known)}" if known else ""
-        fix = there.lstrip() or "offer one by @algorithm in a file under code"
+        fix = whereabouts(name) or there.lstrip() or "offer one by @algorithm in a file under code"
         raise InvalidValue(f"there is no algorithm {name!r}", fix=fix)
     learner: Any = fetch(ALGORITHM, name)
     keys = getattr(learner, "keys", None)

@@ -24,6 +24,7 @@ from fedskd_sim.scenario import (
     offered_names,
     passes,
 )
+from fedskd_sim.scenario.elsewhere import whereabouts
 from fedskd_sim.scenario.grid import points, words
 from fedskd_sim.scenario.part import Part
 
@@ -123,7 +124,8 @@ def find_bad_labels(scenario: Scenario, labels: Sequence[str]) -> Iterator[Inval
             )
         elif label not in known:
             there = f"{nearest(label, known, '')} there are {', '.join(known)}".lstrip()
-            fix = f"{there}; others can be described under variants, a sweep under grid"
+            fix = f"{whereabouts(label) or there}; others can be described under variants, "
+            fix += "a sweep under grid"
             yield InvalidValue(f"there is no algorithm or variant {label!r}", fix=fix, where=where)
 
 

@@ -20,6 +20,7 @@ from fedskd_sim.operate import comparison
 from fedskd_sim.operate.checks import own_parts
 from fedskd_sim.results.comparison.planning import choices, methods
 from fedskd_sim.scenario import json_schema, load
+from fedskd_sim.scenario.elsewhere import ABSENT, RENAMED
 from fedskd_sim.scenario.offered import default_of, keys_offered
 
 KEYS = """
@@ -107,6 +108,25 @@ def test_a_misspelt_name_is_near_one_that_is_offered(scenario_file: Callable[[st
     with pytest.raises(InvalidValue, match="no algorithm") as found:
         load(scenario_file(text("{name: fedprot}")))
     assert "did you mean 'fedproto'?" in found.value.fix
+
+
+@pytest.mark.parametrize("name", [*ABSENT, *RENAMED])
+def test_a_method_of_the_field_is_told_where_it_is(
+    scenario_file: Callable[[str], Path], name: str
+) -> None:
+    """Who asks for it hears in the fix why it is not here, or how it is written; the latter is a
+    scenario that loads.
+    """
+    with pytest.raises(InvalidValue, match=f'no algorithm "{name}"') as found:
+        load(scenario_file(text(f"{{name: {name}}}")))
+    assert (found.value.key, found.value.where.line) == (("algorithm", "name"), 7)
+    fix = found.value.fix
+    if name in ABSENT:
+        assert fix == f"{name} is not here: it {ABSENT[name]}"
+        assert len(fix.split()) <= 30
+        return
+    assert fix == f"{name} is written {RENAMED[name]}"
+    assert load(scenario_file(text(RENAMED[name]))).scenario.algorithm.rounds == 2
 
 
 def test_what_is_no_class_of_keys_is_refused(package: Callable[..., None]) -> None:
