@@ -106,13 +106,10 @@ class Spending:
 
         """
         guard = self.guard(job.samples)
-        cost = guard.rule.rate * len(job.samples.labels)
-        every = models.every if len(models.by_role) > 1 else 0
-        asked = accountant.session(job.budget, cost, every).queries
-        self._pay(guard.rule, asked)
+        planned = private.count_steps(models, job, guard.rule)
+        self._pay(guard.rule, planned.queries)
         key = private.session_key(self.secret, job, models)
-        sums, _ = private.train(models, job, teaching, guard._replace(key=key))
-        return sums
+        return private.train(models, job, teaching, guard._replace(key=key), planned)
 
     def _pay(self, rule: accountant.Rule, asked: int) -> None:
         """Count queries before anything is trained: what is undone has been asked, too."""

@@ -49,7 +49,8 @@ def measure(name: str, shape: ImageShape, batch: int) -> tuple[list[float], list
             if times is plain:
                 train(models, job, teaching)
             else:
-                private.train(models, job, teaching, guard)
+                steps = private.count_steps(models, job, rule)
+                private.train(models, job, teaching, guard, steps)
             times.append((time.process_time() - start) * 1000 / STEPS)
     return plain[1:], private_[1:]
 

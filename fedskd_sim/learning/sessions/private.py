@@ -55,6 +55,7 @@ from fedskd_sim.learning.sessions.steps import (
     taught,
 )
 from fedskd_sim.privacy import accountant
+from fedskd_sim.privacy.accountant import StepCount
 from fedskd_sim.scenario import Training
 
 KEY_BYTES = 32
@@ -140,11 +141,22 @@ def session_key(secret: bytes, job: TrainingJob, models: SessionModels) -> bytes
     return found.digest()
 
 
+def count_steps(models: SessionModels, job: TrainingJob, rule: accountant.Rule) -> StepCount:
+    """Count the steps and queries of a session by what its job may spend."""
+    every = models.every if len(models.by_role) > 1 else 0
+    return accountant.session(job.budget, rule.rate * len(job.samples.labels), every)
+
+
 def train(
-    models: SessionModels, job: TrainingJob, teaching: Teaching | None, guard: Guard
-) -> tuple[RunningSums, int]:
-    """Train as `fedskd_sim.learning.sessions.session.train`, with private steps; gives what may be
-    recorded (no losses, and the samples that were expected), and the number of queries.
+    models: SessionModels,
+    job: TrainingJob,
+    teaching: Teaching | None,
+    guard: Guard,
+    planned: StepCount,
+) -> RunningSums:
+    """Train as `fedskd_sim.learning.sessions.session.train`, with as many private steps as
+    `count_steps` planned; gives what may be recorded: no losses, and the samples that were
+    expected.
 
     Raises:
         NonFinite: a weight; the models are then of no use.
@@ -155,9 +167,7 @@ def train(
     if isinstance(taught_by, Correcting):
         text = f"{name_of(taught_by)} changes gradients, and no private session can tell how"
         raise TypeError(text)
-    draws, cost = Draws(guard.key), guard.rule.rate * len(job.samples.labels)
-    every = models.every if len(models.by_role) > 1 else 0
-    planned = accountant.session(job.budget, cost, every)
+    draws = Draws(guard.key)
     torch.manual_seed(draws.seed())
     flips = torch.Generator().manual_seed(draws.seed())
     optimisers = {
@@ -178,11 +188,12 @@ def train(
         if not all(part.isfinite().all() for part in model.parameters()):
             text = f"a weight of the {role} is not finite after the last step"
             raise NonFinite(text)
-    return _sums(models, planned, cost, teaching), planned.queries
+    cost = guard.rule.rate * len(job.samples.labels)
+    return _sums(models, planned, cost, teaching)
 
 
 def _sums(
-    models: SessionModels, planned: accountant.StepCount, cost: float, teaching: Teaching | None
+    models: SessionModels, planned: StepCount, cost: float, teaching: Teaching | None
 ) -> RunningSums:
     """Count samples as they were expected: how many were drawn is not noised."""
     asked = teaching.asked if isinstance(teaching, Asking) else 0

@@ -28,7 +28,6 @@ from fedskd_sim.learning.sessions.private import (
     refuse_batch_statistics,
     refuse_mixing,
     session_key,
-    train,
 )
 from fedskd_sim.learning.sessions.session import SessionModels
 from fedskd_sim.learning.sessions.steps import Exchange, Moment, Output, Setting, Taps, take
@@ -52,6 +51,12 @@ MANY = 1e9
 def guard(units: int = COUNT, rate: float = 0.5, noise: float = 0.0, clip: float = 1.0) -> Guard:
     rule = Rule(units, rate, noise, 1e-3)
     return Guard(Units(torch.arange(units), units), rule, clip, b"k" * 32)
+
+
+def run_all(models: SessionModels, job: Any, teaching: Any, how: Guard) -> tuple[Any, int]:
+    """Train as many steps as the job pays for; gives also the queries."""
+    planned = private.count_steps(models, job, how.rule)
+    return private.train(models, job, teaching, how, planned), planned.queries
 
 
 def still(network: nn.Module) -> nn.Module:
@@ -216,7 +221,7 @@ def own(seed: int) -> SessionModels:
 def trained(key: bytes, models: SessionModels | None = None, **how: Any) -> tuple[str, Any]:
     models = models or own(1)
     job = make_job(class_weights="none")._replace(class_weights=torch.ones(3))
-    sums, queries = train(models, job, None, guard(**how)._replace(key=key))
+    sums, queries = run_all(models, job, None, guard(**how)._replace(key=key))
     return digest(export(models.by_role[models.main])), (sums, queries)
 
 
@@ -255,7 +260,7 @@ def test_two_models_that_train_take_two_queries() -> None:
     before = {role: digest(export(one)) for role, one in models.by_role.items()}
     job = make_job(models=2)._replace(class_weights=torch.ones(3))
     teaching = make_exchange(models.by_role["visitor"])
-    sums, queries = train(models, job, teaching, guard(noise=1.0))
+    sums, queries = run_all(models, job, teaching, guard(noise=1.0))
     assert queries == sums.steps + sums.steps // 2
     assert all(digest(export(one)) != before[role] for role, one in models.by_role.items())
 
@@ -269,7 +274,7 @@ def test_a_query_without_a_unit_is_noise() -> None:
     asked_ = private._Sample(plain.by_role, "own", ALONE, job, None)
     empty = Samples(job.samples.images[:0], job.samples.labels[:0])
     assert total(clipped_sum(asked_, empty, torch.arange(0), 1.0)).abs().sum() == 0
-    train(plain, job, None, nobody)
+    run_all(plain, job, None, nobody)
     assert digest(export(plain.by_role["own"])) != before
 
 
@@ -359,7 +364,7 @@ def test_a_teaching_that_changes_gradients_is_refused() -> None:
         def before_step(self, step: Any, role: str) -> None: ...
 
     with pytest.raises(TypeError, match="changes gradients"):
-        train(own(1), make_job(), Changing(), guard())  # type: ignore[arg-type]
+        run_all(own(1), make_job(), Changing(), guard())  # type: ignore[arg-type]
 
 
 def test_settings_of_the_session_count() -> None:
@@ -371,6 +376,6 @@ def test_settings_of_the_session_count() -> None:
         changed = job.training.optimiser.model_copy(update={"learning_rate": rate})
         training = Training(batch_size=BATCH, optimiser=changed)
         job = job._replace(training=training, class_weights=torch.ones(3))
-        train(models, job, None, guard(noise=1.0))
+        run_all(models, job, None, guard(noise=1.0))
         found.add(digest(export(models.by_role["own"])))
     assert len(found) == 2
