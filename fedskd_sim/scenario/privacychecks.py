@@ -26,6 +26,7 @@ def find_bad_privacy(rest: ValidParts) -> Iterator[FedskdError]:
         if hospital.privacy and not rest.lacks("hospitals", index, "privacy"):
             for last, text, fix in _contradictory(hospital.privacy):
                 yield InvalidValue(text, key=("hospitals", index, "privacy", *last), fix=fix)
+    yield from _audited(rest)
     for label, variant in (("", None), *rest.scenario.variants.items()):
         parts = ("algorithm", "training") if variant is None else variant.model_fields_set
         given = {name: getattr(variant, name) for name in parts} if variant else {}
@@ -54,6 +55,18 @@ def _contradictory(privacy: Privacy) -> Iterator[Refusal]:
     if privacy.budget is not None and privacy.noise == 0:
         text = f"{privacy.budget:g} cannot be used: without noise every step spends all there is"
         yield ("budget",), text, "remove budget, or set a noise"
+
+
+def _audited(rest: ValidParts) -> Iterator[InvalidValue]:
+    """Find an audit of a hospital with a secret key: it would write losses without noise."""
+    secret = [
+        one.name for index, one in enumerate(rest.scenario.hospitals)
+        if one.privacy_is_secret and not rest.lacks("hospitals", index, "privacy")
+    ]  # fmt: skip
+    if secret and rest.scenario.audit and not rest.lacks("audit"):
+        text = f"{secret[0]!r} has a secret key, and an audit keeps its losses without noise"
+        fix = "remove it, or set privacy.key: scenario and audit a simulation of the same run"
+        yield InvalidValue(text, key=("audit",), fix=fix)
 
 
 def undoing(scenario: Scenario) -> Iterator[InvalidValue]:

@@ -144,7 +144,7 @@ def test_a_claim_is_refuted_by_more_than_chance(
     )
     assert best > 0
     text = yaml.safe_load((folder / "scenario.yaml").read_text())
-    text["hospitals"][0]["privacy"] = {"noise": 1.0, "delta": 1.0e-6}
+    text["hospitals"][0]["privacy"] = {"noise": 1.0, "delta": 1.0e-6, "key": "scenario"}
     text["training"]["class_weights"] = "none"
     (folder / "scenario.yaml").write_text(yaml.safe_dump(text))
     for epsilon, code in ((best * 0.99, BoundExceeded.exit_code), (best * 1.01, 0)):
@@ -166,7 +166,7 @@ def test_a_hospital_that_clips_alone_claims_nothing(
     scenario_file: Callable, run: Callable, inside: Called
 ) -> None:
     """It has no epsilon, and is audited as one without privacy; the page shows what it reveals."""
-    clips = "privacy: {noise: 0, unit: sample}\n"
+    clips = "privacy: {noise: 0, unit: sample, key: scenario}\n"
     text = (TEXT + AUDIT + clips).replace("batch_size: 16", "batch_size: 16, class_weights: none")
     folder = run(scenario_file(text))
     done = inside("audit", folder)

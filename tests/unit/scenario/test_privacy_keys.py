@@ -114,6 +114,17 @@ def test_what_would_undo_privacy_is_refused(change: str, tmp_path: Path) -> None
     ]
 
 
+def test_an_audit_of_a_secret_key_is_refused(tmp_path: Path) -> None:
+    """Its losses have no noise. With a known key, or at a hospital that trains not, it may be."""
+    audit, secret = "audit={canaries: 0}", "hospitals.b.privacy.key=secret"
+    with pytest.raises(InvalidValue, match="'b' has a secret key") as caught:
+        loaded(tmp_path, audit, secret)
+    assert caught.value.key == ("audit",)
+    assert "set privacy.key: scenario" in caught.value.fix
+    loaded(tmp_path, audit)
+    loaded(tmp_path, audit, secret, "hospitals.b.held_out=true")
+
+
 def test_hospitals_without_privacy_may_do_all_that(tmp_path: Path) -> None:
     """Nothing is refused where nobody is private, and a hospital that is held out trains not."""
     free = ["privacy=null", "hospitals.b.privacy=null", "training.class_weights=sqrt_inverse"]
