@@ -295,5 +295,4 @@ class _Teller:
         rest = planned - self.done
         left = f", about {passed / self.fresh * rest:.0f} s left" if self.fresh and rest else ""
         how = "kept" if not ended.fresh else f"failed with {ended.code}" if ended.code else "done"
-        place = f"{ended.task.label}, seed {ended.task.scenario.seed}"
-        self.say(f"{passed:7.1f} s  {self.done:>3} of {planned}  {place}: {how}{left}")
+        self.say(f"{passed:7.1f} s  {self.done:>3} of {planned}  {ended.task.name}: {how}{left}")

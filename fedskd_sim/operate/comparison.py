@@ -33,6 +33,7 @@ from fedskd_sim.results.comparison.planning import (
     methods,
     tasks,
     too_few,
+    without_canaries,
 )
 from fedskd_sim.results.comparison.rings import Rings
 from fedskd_sim.results.comparison.shards import Shard, ShardNote, join
@@ -157,8 +158,6 @@ def plan(
     """
     found = examined(scenario, wanted.changes)
     wanted, changes = _with_grid(found, wanted)
-    count = len(wanted.labels) * max(0, wanted.seeds)
-    shard = Shard.parse(wanted.shard, count) if wanted.shard else None
     changes = [*wanted.changes, *changes, *_variants_of_code(found, wanted.labels)]
     slowly = Slowly(
         lambda rest, *given, **told: _ask(rest.scenario, of_learning, rest, *given, **told),
@@ -172,7 +171,9 @@ def plan(
     )
     samples = _samples(loaded.scenario, wanted.data, loaded.code)
     chosen = methods(loaded.scenario, wanted.labels, samples)
-    return ComparisonPlan(wanted, loaded, chosen, list(tasks(chosen, wanted.seeds)), shard)
+    whole = list(tasks(chosen, wanted.seeds, loaded.scenario.audit))
+    shard = Shard.parse(wanted.shard, len(whole)) if wanted.shard else None
+    return ComparisonPlan(wanted, loaded, chosen, whole, shard)
 
 
 def _with_grid(found: Examined, wanted: CompareRequest) -> tuple[CompareRequest, list[str]]:
@@ -351,7 +352,8 @@ def _samples(
     """Count the training samples of every hospital that trains, where equal work depends on it."""
     found: list[int] = []
     if scenario.learns and cut_short(scenario):
-        found = _ask(scenario, training_samples, scenario, data, code, tell=tell)
+        bare = without_canaries(scenario)
+        found = _ask(scenario, training_samples, bare, data, code, tell=tell)
     return found
 
 

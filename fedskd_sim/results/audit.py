@@ -5,7 +5,7 @@ which models, and its predictions, asked which hospital a patient is of.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -85,6 +85,21 @@ def audit(run: Path, scenario: Scenario) -> Audited:
         RunUnreadable: the run has kept nothing, or a file is damaged.
 
     """
+    kept = read_losses(run, scenario)
+    scores = {one.host: attacks(one.losses) for one in kept}
+    single = [
+        Attack(one.host, name, told)
+        for one in kept
+        for name, of_host in scores[one.host].items()
+        if (told := tell(of_host, one.losses.groups))
+    ]
+    claims = {name: claim for name in scenario.members if (claim := claim_of(run, scenario, name))}
+    named = name_sites(read_predictions(run), scenario.members)
+    return Audited(scenario, kept, attack_all(kept), tuple(single), named, claims)
+
+
+def read_losses(run: Path, scenario: Scenario) -> tuple[KeptLosses, ...]:
+    """Read what all hospitals of a run folder have kept; raises as `audit`."""
     kept = tuple(
         read_kept(file) for name in scenario.members if (file := file_of(run, name)).is_file()
     )
@@ -92,21 +107,18 @@ def audit(run: Path, scenario: Scenario) -> Audited:
         text = f"{run} has kept no losses: its scenario has no 'audit'"
         fix = "launch its scenario again, with --set 'audit={canaries: 60}'"
         raise RunUnreadable(text, fix=fix)
-    scores = {one.host: attacks(one.losses) for one in kept}
-    groups = {one.host: one.losses.groups for one in kept}
-    names = [*dict.fromkeys(chain.from_iterable(scores.values()))]
-    together, single = [], []
-    for name in names:
-        some = [(scores[host][name], groups[host]) for host in scores if name in scores[host]]
+    return kept
+
+
+def attack_all(kept: Iterable[KeptLosses]) -> tuple[Attack, ...]:
+    """Attack all hospitals together."""
+    known = [(attacks(one.losses), one.losses.groups) for one in kept]
+    found = []
+    for name in dict.fromkeys(chain.from_iterable(scores for scores, _ in known)):
+        some = [(scores[name], groups) for scores, groups in known if name in scores]
         if told := tell(*pooled(some)):
-            together.append(Attack(ALL, name, told))
-    for host, found in scores.items():
-        for name, of_host in found.items():
-            if told := tell(of_host, groups[host]):
-                single.append(Attack(host, name, told))
-    claims = {name: claim for name in scenario.members if (claim := claim_of(run, scenario, name))}
-    named = name_sites(read_predictions(run), scenario.members)
-    return Audited(scenario, kept, tuple(together), tuple(single), named, claims)
+            found.append(Attack(ALL, name, told))
+    return tuple(found)
 
 
 def audited(run: Path, scenario: Scenario) -> Audited | None:

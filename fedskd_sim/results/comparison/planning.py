@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from fedskd_sim.errors import InvalidValue, Where
 from fedskd_sim.scenario import (
     BUILT_IN,
+    Audit,
     Dataset,
     FedSKD,
     OwnAlgorithm,
@@ -78,6 +79,14 @@ class PlannedRun:
     label: str
     index: int
     scenario: Scenario
+    audited: bool = False
+    """It has canaries, and its accuracies are not the method's."""
+
+    @property
+    def name(self) -> str:
+        """Which run it is, in words."""
+        name = f"{self.label}, seed {self.scenario.seed}"
+        return f"{name}, with canaries" if self.audited else name
 
     @property
     def text(self) -> str:
@@ -103,7 +112,20 @@ def methods(scenario: Scenario, labels: Sequence[str], samples: Sequence[int] = 
     """
     for error in find_bad_labels(scenario, labels):
         raise error
-    return [_method(scenario, label, samples) for label in labels]
+    return [_auditable(_method(scenario, label, samples)) for label in labels]
+
+
+def _auditable(method: Method) -> Method:
+    """Return a method without an audit where nothing of it can be audited."""
+    if not method.scenario.audit or _has_models(method.scenario):
+        return method
+    bare = method.scenario.model_copy(update={"audit": None})
+    return replace(method, planned=method.planned._replace(scenario=bare))
+
+
+def _has_models(scenario: Scenario) -> bool:
+    """Return whether hospitals have models that others see."""
+    return scenario.learns and not scenario.pools
 
 
 def cut_short(scenario: Scenario) -> bool:
@@ -138,8 +160,17 @@ def choices(scenario: Scenario) -> list[str]:
     return [*dict.fromkeys([*scenario.variants, *known, *offered_names()])]
 
 
-def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
-    """List all runs, seed by seed, so that every seed is complete as early as possible.
+def without_canaries(scenario: Scenario) -> Scenario:
+    """Return what accuracies are of: the scenario without an audit that changes training."""
+    planted = scenario.audit and scenario.audit.canaries
+    return scenario.model_copy(update={"audit": None}) if planted else scenario
+
+
+def tasks(
+    methods_: Sequence[Method], seeds: int, audit: Audit | None = None
+) -> Iterator[PlannedRun]:
+    """List all runs, seed by seed, so that every seed is complete as early as possible. An
+    ``audit`` with canaries has runs of its own, one more for each.
 
     Run i has seed ``scenario.seed + i``, and where the data has folds, test and validation fold are
     moved on by i (modulo 5).
@@ -152,7 +183,11 @@ def tasks(methods_: Sequence[Method], seeds: int) -> Iterator[PlannedRun]:
         raise error
     for index in range(seeds):
         for method in methods_:
-            yield PlannedRun(method.label, index, _with_seed(method.scenario, index))
+            run = PlannedRun(method.label, index, _with_seed(method.scenario, index))
+            yield run
+            if audit and audit.canaries and _has_models(run.scenario):
+                planted = run.scenario.model_copy(update={"audit": audit})
+                yield replace(run, scenario=planted, audited=True)
 
 
 def too_few(seeds: int) -> Iterator[InvalidValue]:
@@ -163,7 +198,7 @@ def too_few(seeds: int) -> Iterator[InvalidValue]:
 
 
 def _method(scenario: Scenario, label: str, samples: Sequence[int]) -> Method:
-    bare = scenario.model_copy(update={"variants": {}, "grid": {}})
+    bare = without_canaries(scenario).model_copy(update={"variants": {}, "grid": {}})
     budget = passes(scenario, samples)
     variant = scenario.variants.get(label)
     if variant is None:

@@ -78,7 +78,7 @@ class ShardNote:
         said = [run.scenario.model_dump(mode="json", exclude_defaults=True) for run in runs]
         labels = tuple(dict.fromkeys(run.label for run in runs))
         digest = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        return cls(shard.number, shard.of, labels, len(runs) // len(labels), digest)
+        return cls(shard.number, shard.of, labels, len({run.index for run in runs}), digest)
 
     @property
     def shard(self) -> Shard:
@@ -186,7 +186,7 @@ def _unfinished(runs: Sequence[PlannedRun], found: dict[Shard, Path]) -> Iterato
     for shard, folder in found.items():
         for run in shard.runs(runs):
             if not finished(Workshop(folder, None, 1).folder(run)):
-                yield f"{run.label}, seed {run.scenario.seed}, of shard {shard}"
+                yield f"{run.name}, of shard {shard}"
 
 
 def _copy(whence: Path, to: Path) -> None:

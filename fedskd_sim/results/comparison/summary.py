@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from fedskd_sim.privacy.attacks import AttackResult
 from fedskd_sim.results.comparison.origins import remarks
 from fedskd_sim.results.comparison.planning import Method
+from fedskd_sim.results.comparison.price import attacked
 from fedskd_sim.results.comparison.tables import MethodRow, MethodTable, Score, score
 from fedskd_sim.results.comparison.text import OFF_BUDGET
 from fedskd_sim.results.comparison.work import RunResult
@@ -18,24 +20,37 @@ def comparison(
     RunUnreadable.
     """
     labels = {method.label for method in methods}
-    good = {
-        (outcome.task.label, outcome.task.index): outcome
-        for outcome in outcomes
-        if not outcome.code
-    }
+    good, with_canaries = (
+        {
+            (outcome.task.label, outcome.task.index): outcome
+            for outcome in outcomes
+            if not outcome.code and outcome.task.audited is audited
+        }
+        for audited in (False, True)
+    )
     indices = sorted(
         {index for _, index in good if all((label, index) in good for label in labels)}
     )
     if not indices:
         return None
     rows = tuple(
-        MethodRow(method, [_score(method, good[method.label, index]) for index in indices])
+        MethodRow(
+            method,
+            [_score(method, good[method.label, index]) for index in indices],
+            [*_audits([(with_canaries or good).get((method.label, index)) for index in indices])],
+        )
         for method in methods
     )
     seeds = tuple(good[methods[0].label, index].task.scenario.seed for index in indices)
-    compared = [run for (_, index), run in sorted(good.items()) if index in indices]
+    compared = [
+        run
+        for known in (good, with_canaries)
+        for (_, index), run in sorted(known.items())
+        if index in indices
+    ]
+    failed = len(outcomes) - len(good) - len(with_canaries)
     notes = (
-        *_notes(methods, len(outcomes) - len(good), len(indices)),
+        *_notes(methods, failed, len(indices)),
         *_off(rows),
         *_lost(rows),
         *_origins(compared),
@@ -48,8 +63,22 @@ def _score(method: Method, run: RunResult) -> Score:
     return score(run.folder, scenario.members, scenario.held_out, faulty=bool(scenario.faults))
 
 
+def _audits(runs: Sequence[RunResult | None]) -> Iterator[Mapping[str, AttackResult]]:
+    """Attack the runs that kept losses; raises RunUnreadable."""
+    for run in runs:
+        if run is not None and run.task.scenario.audit:
+            yield attacked(run.folder, run.task.scenario)
+
+
 def _origins(compared: Sequence[RunResult]) -> Iterator[str]:
-    return remarks({(run.task.label, run.task.scenario.seed): run.made_with for run in compared})
+    return remarks(
+        {
+            (f"{run.task.label}{' with canaries' * run.task.audited}", run.task.scenario.seed): (
+                run.made_with
+            )
+            for run in compared
+        }
+    )
 
 
 def _off(rows: Sequence[MethodRow]) -> Iterator[str]:

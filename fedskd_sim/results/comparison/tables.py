@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedskd_sim.privacy.attacks import AttackResult
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_counts, read_records, read_timings
 from fedskd_sim.results.account import STRUCK, Absence, Troubles
@@ -62,6 +63,8 @@ class MethodRow:
 
     method: Method
     scores: Sequence[Score]
+    audits: Sequence[Mapping[str, AttackResult]] = ()
+    """What every attacker can tell from the audited run of a seed."""
 
     def series(self, metric: str, place: str) -> list[float]:
         """Return a value per seed."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedskd_sim.observe.words import amount
-from fedskd_sim.results.comparison import tables
+from fedskd_sim.results.comparison import price, tables
 from fedskd_sim.results.comparison.planning import describe
 from fedskd_sim.results.comparison.statistics import LEVEL, MOST_SEEDS, Difference
 from fedskd_sim.results.comparison.tables import (
@@ -132,6 +132,9 @@ def as_text(comparison: MethodTable, *, per_hospital: bool = False) -> str:
             lines += ["", NAMES[metric], *_scores(comparison, metric).lines()]
             sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
             lines += [line for sentence in sentences for line in wrap(sentence, TEXT_WIDTH)]
+    if price.audited(comparison):
+        lines += ["", "the price in privacy", *wrap(price.about(comparison), TEXT_WIDTH)]
+        lines += price.table(comparison).lines()
     lines += ["", *wrap(WORK, TEXT_WIDTH), *_costs(comparison).lines(), ""]
     for sentence in _described(comparison):
         lines += wrap(sentence, TEXT_WIDTH, subsequent_indent="    ")
@@ -349,6 +352,7 @@ def as_html(
             disturbed=[*disturbed(comparison)],
             comparison=comparison,
             parts=parts,
+            price=_price(comparison) if price.audited(comparison) else None,
             faults=_faults(comparison) if tables.faulty(comparison) else None,
             links=planned | {**links},
             work=WORK,
@@ -358,6 +362,11 @@ def as_html(
         )
     )
     return page
+
+
+def _price(comparison: MethodTable) -> dict[str, Any]:
+    """Return what the page says of privacy."""
+    return {"about": price.about(comparison), "table": price.table(comparison)}
 
 
 def _faults(comparison: MethodTable) -> dict[str, Any]:

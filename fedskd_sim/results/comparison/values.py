@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from fedskd_sim.results.comparison import tables
+from fedskd_sim.results.comparison import price, tables
 from fedskd_sim.results.comparison.statistics import MOST_SEEDS, seed_mean
 from fedskd_sim.results.comparison.tables import (
     ALONE,
@@ -26,6 +26,7 @@ def as_json(comparison: MethodTable) -> dict[str, Any]:
     ``test_samples`` has for every measure what each hospital tests on, a number per seed; and how
     many of these the smallest class there has, at the least. ``hospitals`` has a value per seed of
     every hospital's model, ``means`` the mean over seeds with its own 95 % interval.
+    ``audit`` has what attackers tell from the same runs with canaries; null where none was audited.
     Of a difference ``needed`` is null where no test is possible, and where more seeds are needed
     than are looked at: then ``needed_above`` is that number, and null otherwise.
     """
@@ -58,6 +59,7 @@ def _method(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
         "off": row.off,
         "costs": {name: row.cost(name) for name in ("samples", "forwards", "bytes", "seconds")},
         "disturbed": row.method.scenario.disturbed,
+        "audit": price.as_plain(row),
         "faults": tables.faults_as_plain(comparison, row),
         "values": values,
         "means": {

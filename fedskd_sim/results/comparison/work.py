@@ -32,6 +32,8 @@ from fedskd_sim.scenario import OwnCode, Scenario, load
 RUNS = "runs"
 PLACE = RUNS + "/{label}/seed-{seed}"
 """Where a run of a comparison is, in its folder."""
+AUDITED = RUNS + "/{label}/canaries-{seed}"
+"""Where the same run with canaries is."""
 LOCK, SEEN, SHARD = ".lock", ".data.json", ".shard.json"
 EXPORT = "export"
 """Where `fedskd-sim export` puts tables by default, of a run too."""
@@ -159,7 +161,8 @@ class Workshop:
 
     def folder(self, task: PlannedRun) -> Path:
         """Return the run folder of a task."""
-        return self.out / PLACE.format(label=task.label, seed=task.scenario.seed)
+        place = AUDITED if task.audited else PLACE
+        return self.out / place.format(label=task.label, seed=task.scenario.seed)
 
     def carry_out(
         self, tasks: Sequence[PlannedRun], done: Callable[[RunResult], object]
