@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,7 @@ def _plain_status(seen: FoundRun) -> dict[str, Any]:
                 "stops": row.behind_it,
                 "of": row.total,
                 "device_bytes": row.device_bytes,
+                "privacy": asdict(row.spent) if row.spent else None,
             }
             for name, row in view.rows.items()
         },

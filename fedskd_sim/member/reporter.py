@@ -131,6 +131,11 @@ class Reporter:
                 self.device_peak(),
             )
         )
+        if record.private:
+            privacy = self.scenario.hospital(self.name).privacy
+            queries, epsilon = (record.private[name] for name in ("queries", "epsilon"))
+            limit = privacy.limit if privacy else None
+            self.log(events.PrivacySpent(int(queries or 0), epsilon, limit))
         self.phase("waiting")
 
     def span(self, what: str, stop: Stop, start: float) -> None:

@@ -118,6 +118,23 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacySpent:
+    """What a private hospital has spent so far: noised sums, their epsilon (None: it clips alone,
+    and nothing bounds it), and the epsilon that it may spend (None: any).
+    """
+
+    queries: Whole
+    epsilon: float | None
+    budget: float | None
+
+    @property
+    def words(self) -> str:
+        """Write epsilon, and of how much it is."""
+        spent = "no bound" if self.epsilon is None else f"{self.epsilon:.3g}"
+        return spent if self.budget is None else f"{spent} of {self.budget:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Something came that no member of the run should send; ``sender`` is who really sent it, as
     far as that is known.
@@ -299,7 +316,8 @@ class Blind:
 
 
 LogEvent = (
-    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | Refused | DoneEvent
+    Starting | Restarted | WentOn | Listening | WarmUp | Arrived | Finished | PrivacySpent | Refused
+    | DoneEvent
     | Left | Lingering | Holding | Error | Entry | Registered | StartEvent | ProgressEvent
     | FailedEvent | EndEvent | Pod | Resumed | Api | Created | Released | WaitingEvent | Blind
     | Unpushed | AwaitsCustody | FaultEvent | LostEvent | BackEvent | ControllerDied

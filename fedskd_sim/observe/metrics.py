@@ -107,6 +107,15 @@ DURATIONS: Mapping[str, str] = MappingProxyType(
 )
 
 
+SPENT: Mapping[str, str] = MappingProxyType(
+    {
+        "queries": "Noised sums that have left a private hospital's sessions",
+        "epsilon": "Epsilon that they have spent; infinite where it clips alone",
+        "budget_epsilon": "Epsilon that it may spend",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """A hop that was confirmed: the times (UNIX seconds) of handing it over and of its
@@ -186,6 +195,9 @@ class HospitalMetrics:
             "Most memory of a card that its process has taken",
             "device",
         )
+        self._spent = {
+            name: self._gauge(f"fedskd_privacy_{name}", text) for name, text in SPENT.items()
+        }
         self._round = self._gauge("fedskd_round", "Current round, from 1; 0 before the first")
         self._phase = Enum(
             "fedskd_phase", "What it does now", HOSPITAL, registry=self.registry, states=[*PHASES]
@@ -250,6 +262,10 @@ class HospitalMetrics:
         """Record the most memory, in bytes, that the hospital's process has taken of a card."""
         self._card.labels(**self._own, device="cuda" if device == "auto" else device).set(size)
 
+    def may_spend(self, epsilon: float) -> None:
+        """Record the epsilon that a private hospital may spend."""
+        self._spent["budget_epsilon"].labels(**self._own).set(epsilon)
+
     def count_refusal(self) -> None:
         """Count something that no member of the run should send."""
         self._refused.labels(**self._own).inc()
@@ -262,6 +278,9 @@ class HospitalMetrics:
         self._counters["samples"].labels(**labels).inc(record.samples)
         self._counters["rollbacks"].labels(**labels).inc(record.outcome == "rolled_back")
         self._counters["received_bytes"].labels(**labels).inc(record.bytes)
+        for spent, value in record.private.items():
+            if spent in SPENT:
+                self._spent[spent].labels(**self._own).set(math.inf if value is None else value)
         if record.kind == "ensemble":  # many models are no model
             return
         if record.kind in ("visit", "homecoming", "warm_up", "alone"):

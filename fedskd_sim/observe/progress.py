@@ -62,6 +62,8 @@ class HospitalRow:
     """The last one that was measured here, and of whose model."""
     device_bytes: int = 0
     """The most that its process has taken of a card's memory."""
+    spent: events.PrivacySpent | None = None
+    """Of a private hospital."""
     finished: int = 0
     before: int = 0
     """Steps of an earlier life that were not seen here."""
@@ -243,6 +245,8 @@ class LiveView:
             case events.Finished() as finished:
                 row.end_step(logged.time, light=finished.kind in LIGHT)
                 self._note_finished(logged.hospital, row, finished)
+            case events.PrivacySpent() as spent:
+                row.spent = spent
             case events.DoneEvent():
                 row.doing = "done"
             case events.Error(_, own):
@@ -409,12 +413,16 @@ class LiveView:
         on_cards = wide and any(row.device_bytes for row in self._rows.values())
         if on_cards:
             table.add_column("GPU memory", no_wrap=True)
+        private = wide and any(row.spent for row in self._rows.values())
+        if private:
+            table.add_column("epsilon", no_wrap=True)
         shown = self._visible_rows()
         if len(shown) < len(self._rows):
             table.caption = f"and {len(self._rows) - len(shown)} more, none behind these"
         for name, row in shown.items():
             card = (amount(row.device_bytes) if row.device_bytes else "",) if on_cards else ()
-            table.add_row(*map(Text, (*self._cells(name, row), *card)))
+            spent = (row.spent.words if row.spent else "",) if private else ()
+            table.add_row(*map(Text, (*self._cells(name, row), *card, *spent)))
         return table
 
     def _cells(self, name: str, row: HospitalRow) -> tuple[str, ...]:

@@ -295,6 +295,9 @@ def _tell(
     algorithm, evaluate_on = scenario.algorithm.name, scenario.instruments.evaluate_on
     ring = Topology.of(scenario)
     metrics = HospitalMetrics(scenario.name, order.name, ring, evaluate_on, algorithm)
+    privacy = scenario.hospital(order.name).privacy
+    if privacy and privacy.limit is not None:
+        metrics.may_spend(privacy.limit)
     ledger = Ledger(order.folder, order.name, _copy(order, log), kept=kept)
     held.enter_context(closing(ledger))
     reporter = replace(make_reporter(scenario, order.name, ledger, log), metrics=metrics)

@@ -192,6 +192,7 @@ def _ring(seen: RunReader, _: Summary | None) -> dict[str, Any]:
 
 def _hospitals(seen: RunReader, _: Summary | None) -> dict[str, Any]:
     cards = any(seen.cards.values())
+    private = any(row.spent for row in seen.view.rows.values())
     columns = [
         Column("hospital", words=True),
         Column("now", words=True),
@@ -202,6 +203,7 @@ def _hospitals(seen: RunReader, _: Summary | None) -> dict[str, Any]:
         Column("received", _bytes),
         Column("memory", _bytes),
         *([Column("GPU memory", _bytes)] if cards else []),
+        *([Column("epsilon")] if private else []),
     ]
     rows = []
     for name, row in [*seen.view.rows.items()][:MOST_ROWS]:
@@ -210,9 +212,10 @@ def _hospitals(seen: RunReader, _: Summary | None) -> dict[str, Any]:
             now = seen.away[name]
         round_, hop = row.place or (0, 0)
         card = [seen.cards[name] or row.device_bytes] if cards else []
+        more = [*card, *([row.spent.words if row.spent else ""] if private else [])]
         peak, got = seen.peaks[name], seen.received[name]
         stops = f"{row.behind_it}/{row.total}"
-        rows.append((name, short(now, 60), round_, hop, row.accuracy, stops, got, peak, *card))
+        rows.append((name, short(now, 60), round_, hop, row.accuracy, stops, got, peak, *more))
     return {"table": Table(columns, rows), "more": max(0, len(seen.view.rows) - MOST_ROWS)}
 
 

@@ -113,6 +113,41 @@ def test_nothing_unnoised_is_told(tmp_path: Path) -> None:
             assert not re.search(r"_loss[{ ]|\"loss\"|grad_norm", file.read_text(encoding="utf-8"))
 
 
+def test_what_is_spent_is_seen_while_a_run_goes(
+    scenario_file: Callable, run: Callable, inside: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In metrics and in status: queries, epsilon and budget of each private hospital, as its last
+    record has them; one that clips alone has no bound, and others have nothing.
+    """
+    text = TEXT.replace("ALGORITHM", FIRST).replace("noise: 2,", "target: {epsilon: 8},")
+    out = run(scenario_file(text), "processes")
+    last = [one.private for one in own_records(out, "a") if one.private][-1]
+    told = json.loads(inside("status", out, "--json").stdout)["hospitals"]
+    due = {name: last[name] for name in ("queries", "epsilon")}
+    assert told["a"]["privacy"] == {**due, "budget": 8.0}
+    assert told["b"]["privacy"] == {"queries": last["queries"], "epsilon": None, "budget": None}
+    assert told["c"]["privacy"] is None
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = " ".join(inside("status", out).stdout.split())
+    assert f"{last['epsilon']:.3g} of 8" in shown
+    assert "no bound" in shown
+    lines = {
+        name: [
+            one.partition("{")[0] + " " + one.rpartition(" ")[2]
+            for one in (out / "metrics" / f"{name}.prom").read_text().splitlines()
+            if one.startswith("fedskd_privacy")
+        ]
+        for name in "abc"
+    }
+    assert lines["a"] == [
+        f"fedskd_privacy_queries {float(due['queries'])}",
+        f"fedskd_privacy_epsilon {due['epsilon']}",
+        "fedskd_privacy_budget_epsilon 8.0",
+    ]
+    assert lines["b"][1:] == ["fedskd_privacy_epsilon +Inf"]
+    assert lines["c"] == []
+
+
 class Lives:
     """Every step is taken by another life, which has only what custody kept."""
 
