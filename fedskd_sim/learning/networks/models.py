@@ -28,7 +28,15 @@ from fedskd_sim.errors import FedskdError
 from fedskd_sim.learning import installed
 from fedskd_sim.learning.distillation.distill import Taps
 from fedskd_sim.learning.installed import UNBUILDABLE, Builder, options_of
-from fedskd_sim.learning.networks import named, roi, small, table, vision, volume
+from fedskd_sim.learning.networks import (
+    named,
+    pretrained,
+    roi,
+    small,
+    table,
+    vision,
+    volume,
+)
 from fedskd_sim.learning.networks.shapes import AXES, ImageShape, one_thread
 from fedskd_sim.learning.networks.taps import Candidate, Wiring, attach, propose, trace
 from fedskd_sim.learning.networks.trainable import head_of, restrict
@@ -118,6 +126,9 @@ REGISTRY: Mapping[str, Builder] = MappingProxyType(
         "convnext-tiny": vision.convnext_tiny,
         "vit-b-16": vision.vit_b_16,
         "swin-t": vision.swin_t,
+        "efficientnet-lite0": pretrained.lite0,
+        "efficientnet-lite1": pretrained.lite1,
+        "efficientnet-lite2": pretrained.lite2,
         "vol-plain": volume.plain,
         "vol-residual": volume.residual,
         "vol-separable": volume.separable,
