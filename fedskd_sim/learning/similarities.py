@@ -200,9 +200,9 @@ class Similarities:
         found = gram(batch_items(taps.at(loss.batch_tap))).cpu().numpy()
         self._grams[model] = {GRAM: Buffer("float64", found.shape, found.tobytes())}
 
-    def save(self, samples: Samples, pictures: Samples | None) -> None:
-        """Write the CKA of all final models that came, and the probe batch as pictures where that
-        is wanted.
+    def save(self, samples: Samples, pictures: Samples | None, atlas: Tensor | None) -> None:
+        """Write the CKA of all final models that came with the middle slices of the atlas, and the
+        probe batch as pictures where that is wanted.
         """
         if self.folder is None or not self.wanted:
             return
@@ -214,6 +214,9 @@ class Similarities:
                 "cka": np.array(found, np.float32),
                 "samples": min(len(samples.labels), FINAL_SAMPLES),
             }
+            if atlas is not None and atlas.ndim == 3:  # noqa: PLR2004 - a volume
+                for axis, size in enumerate(atlas.shape):
+                    arrays[f"slice_{axis}"] = _numbers(atlas.select(axis, size // 2))
             write_arrays(self.folder / FOLDER / f"{self.host}.{FINAL}.npz", arrays)
         if pictures is not None:
             arrays = self._about() | {

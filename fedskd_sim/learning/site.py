@@ -461,7 +461,8 @@ class Site:
         if self.similarities.wanted:
             shown = scenario.instruments.pictures and self.shape.kind == "image"
             validation = self.data.validation
-            self.similarities.save(validation, validation if shown else None)
+            atlas = self.atlas.labels if self.atlas else None
+            self.similarities.save(validation, validation if shown else None, atlas)
         about = {
             "scenario": scenario.name,
             "seed": scenario.seed,

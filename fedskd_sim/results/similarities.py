@@ -113,7 +113,8 @@ def likeness(run: Path, hospitals: Sequence[str], *, going: bool = False) -> Lik
     """
     files = _stops(run, {name: place for place, name in enumerate(hospitals)})
     chosen = files[-NEWEST:][::-1] if going else thin(files, MOST_STOPS)
-    shown = tuple(_shown(read_stop(run / FOLDER / name)) for name in chosen)
+    slices = _slices(run, hospitals)
+    shown = tuple(_shown(read_stop(run / FOLDER / name), slices) for name in chosen)
     examples = () if going else tuple(_examples(run, files, hospitals))
     return Likeness(shown, len(files), _final(run, hospitals), examples)
 
@@ -177,7 +178,7 @@ def _of_schema(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _shown(stop: Probed) -> Shown:
+def _shown(stop: Probed, slices: Sequence[NDArray[np.int64]]) -> Shown:
     title = f"round {stop.round}, hop {stop.hop}: {stop.model} at {stop.host}"
     drawings = []
     for level, values in stop.matrices.items():
@@ -186,6 +187,9 @@ def _shown(stop: Probed) -> Shown:
         if level == "pixel" and stop.grid:
             maps, what = _maps(values, stop.grid), "map: mean similarity of a place with the others"
         drawings.append((f"{level} level, {what}", _panels(f"{title}, {level} level", maps)))
+    if slices and "region" in stop.matrices:
+        name = "regions on three slices of the atlas: mean difference of both models"
+        drawings.append((name, _on_slices(title, stop, slices)))
     return Shown(title, tuple(drawings), _most_different(stop))
 
 
@@ -248,6 +252,50 @@ def _panels(title: str, values: Floats) -> Markup:
     means = [float(np.nanmean(np.abs(one))) for one in gap]
     label = f"{title}: mean absolute difference {digits(means[0])} before, {digits(means[1])} after"
     return _svg((LABELS + size[0] + 4, foot + 6), label, inside)
+
+
+def _slices(run: Path, hospitals: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return the middle slices of the atlas, which all hospitals share; none where there is none,
+    or the run goes on.
+    """
+    files = (run / FOLDER / f"{host}.{FINAL}.npz" for host in hospitals)
+    file = next((one for one in files if one.is_file()), None)
+    return _read(file, _cut) if file else []
+
+
+def _cut(arrays: Mapping[str, NDArray[Any]], _: str) -> list[NDArray[np.int64]]:
+    found = [arrays[f"slice_{axis}"] for axis in range(3) if f"slice_{axis}" in arrays]
+    if any(one.ndim != 2 or one.dtype.kind != "i" or one.size == 0 for one in found):  # noqa: PLR2004
+        raise ValueError("a slice of the atlas has another form")
+    return [one.astype(np.int64) for one in found]
+
+
+def _on_slices(title: str, stop: Probed, slices: Sequence[NDArray[np.int64]]) -> Markup:
+    """Draw for each region how far visitor and resident are apart, the mean over its similarities
+    with the others, before (above) and after.
+    """
+    gap = np.abs(stop.matrices["region"][:, 0] - stop.matrices["region"][:, 1])
+    apart = gap.sum(-1) / max(1, len(stop.regions) - 1)  # a region is like itself in both
+    most = float(apart.max()) or 1.0
+    rows, columns = (max(one.shape[axis] for one in slices) for axis in range(2))
+    last = max(*stop.regions, *(int(one.max()) for one in slices))
+    sheet = np.full((2 * rows + 1, len(slices) * (columns + 1) - 1), np.nan)
+    for row, values in enumerate(apart):
+        shades = np.full(last + 1, np.nan)
+        shades[list(stop.regions)] = values / most
+        for column, cells in enumerate(slices):
+            top, left = row * (rows + 1), column * (columns + 1)
+            drawn = np.where(cells > 0, shades[np.maximum(cells, 0)], np.nan)
+            sheet[top : top + cells.shape[0], left : left + cells.shape[1]] = drawn
+    wide = PANEL / columns
+    size = sheet.shape[1] * wide, sheet.shape[0] * wide
+    inside = [_image(picture_of(sheet), LABELS, 0, *size)]
+    for row, name in enumerate(("before", "after")):
+        y = (row * (rows + 1) + rows / 2) * wide + 4
+        inside.append(_text(LABELS - 6, y, name, "end"))
+    foot = size[1] + 16
+    inside.append(_text(LABELS, foot, f"pale 0, deep {digits(most)}", "start"))
+    return _svg((LABELS + size[0] + 4, foot + 6), f"{title}: regions on slices", inside)
 
 
 def _final(run: Path, hospitals: Sequence[str]) -> Markup | None:

@@ -79,6 +79,23 @@ def test_stops_final_models_and_no_pictures(run: Path) -> None:
     assert not likeness(run / "nothing", HOSTS).anything
 
 
+def test_regions_of_an_atlas_are_drawn_on_its_slices(run: Path) -> None:
+    """Where final files have slices of an atlas, a stop has a drawing on them; regions that were
+    left out, and what is outside, stay blank.
+    """
+    assert len(likeness(run, HOSTS).stops[0].drawings) == 3
+    final = {"schema": SCHEMA, "models": np.array(["aa"]), "cka": np.eye(1)}
+    atlas = np.arange(4 * 5 * 6).reshape(4, 5, 6) % 12
+    slices = {f"slice_{axis}": atlas.take(2, axis) for axis in range(3)}
+    write_arrays(run / FOLDER / f"aa.{FINAL}.npz", final | slices)
+    title, drawn = likeness(run, HOSTS).stops[0].drawings[3]
+    assert "three slices of the atlas" in title
+    assert "<image" in drawn
+    write_arrays(run / FOLDER / f"aa.{FINAL}.npz", final | {"slice_0": atlas})
+    with pytest.raises(RunUnreadable, match="slice of the atlas"):
+        likeness(run, HOSTS)
+
+
 def test_pictures_are_drawn_where_the_folder_has_them(run: Path) -> None:
     """Right, and visitor right and resident wrong, of the newest visit; not while the run goes."""
     images = np.zeros((16, 200, 200, 3), np.uint8)
