@@ -23,9 +23,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from fedskd_sim import clock
 from fedskd_sim.errors import InvalidValue
+from fedskd_sim.observe.words import duration
 from fedskd_sim.operate.checks import Slowly, licences, unused_card
 from fedskd_sim.results.runs import Run, read_run
 from fedskd_sim.scenario import Loaded, Scenario, examine, find
@@ -88,7 +90,7 @@ def launch(
     out: str | Path | None = None,
     data: str | Path | None = None,
     code: Sequence[Any] = (),
-    watch: Callable[[Logged], None] = lambda _: None,
+    watch: Callable[[Logged], None] | None = None,
     cluster: Cluster | None = None,
 ) -> Run:
     """Run a scenario to its end, write its report, and verify its records and weights. Warn of
@@ -102,7 +104,7 @@ def launch(
         data: the folder with data files; None takes that of FEDSKD_DATA.
         code: classes and functions that `algorithm`, `architecture`, `loss` or `reader` have
             marked. In ``memory`` they may stand anywhere, else they must be defined in files.
-        watch: is called with every event of the controller and the hospitals, as it happens.
+        watch: is called with every event. None shows progress in an interactive Python.
         cluster: name, namespace and values of a run on ``kubernetes``.
 
     Raises:
@@ -112,14 +114,14 @@ def launch(
     """
     from fedskd_sim.operate import execution  # noqa: PLC0415 - imported by who runs something
 
-    what = scenario.scenario.name if isinstance(scenario, Loaded) else str(scenario)
     runtime = execution.runtime_of(on, cluster or execution.HERE)
     with _APART:
         given = _with_code(scenario, code, on) if code else _given(scenario)
         loaded = execution.check(given, on, runtime, _path(data))
         _warn(loaded.scenario, runtime, on)
         order = execution.make_order(loaded, on, _path(out), _path(data))
-        execution.carry_out(runtime, order, _attendant(f"launch({what!r}, on={on!r})", watch))
+        call = f"launch({_name(scenario)!r}, on={on!r})"
+        execution.carry_out(runtime, order, _attendant(call, loaded.scenario, watch))
     return Run(order.folder, loaded.scenario)
 
 
@@ -130,7 +132,7 @@ def resume(
     data: str | Path | None = None,
     anyway: bool = False,
     trust_code: str = "",
-    watch: Callable[[Logged], None] = lambda _: None,
+    watch: Callable[[Logged], None] | None = None,
     cluster: Cluster | None = None,
 ) -> Run:
     """Resume an interrupted run, and take it to its end. Every hospital continues from its last
@@ -145,7 +147,7 @@ def resume(
             is an error.
         trust_code: the digest of code in the folder that may be run, although somebody else
             launched it.
-        watch: is called with every event of the controller and the hospitals, as it happens.
+        watch: is called with every event. None shows progress in an interactive Python.
         cluster: name, namespace and values of a run on ``kubernetes``; what is empty is as it was.
 
     Raises:
@@ -159,7 +161,9 @@ def resume(
     run, where = Path(folder).expanduser(), cluster or execution.HERE
     wanted = to_resume(run, where, on=on, data=_path(data), anyway=anyway, trust_code=trust_code)
     with _APART, wanted as (runtime, order):
-        execution.follow(runtime, order, _attendant(f"resume({str(folder)!r})", watch))
+        execution.follow(
+            runtime, order, _attendant(f"resume({str(folder)!r})", order.loaded.scenario, watch)
+        )
     return Run(order.folder, order.loaded.scenario)
 
 
@@ -317,6 +321,10 @@ def _with_code(scenario: str | Path | Loaded, code: Sequence[Any], on: str) -> L
     return Slowly().resolve(examine(find(Path(scenario).expanduser()), named, brought)).good()
 
 
+def _name(scenario: str | Path | Loaded) -> str:
+    return scenario.scenario.name if isinstance(scenario, Loaded) else str(scenario)
+
+
 def _given(scenario: str | Path | Loaded) -> Path | Loaded:
     return scenario if isinstance(scenario, Loaded) else Path(scenario).expanduser()
 
@@ -334,7 +342,67 @@ def _warn(scenario: Scenario, runtime: Runtime | None = None, on: str = "") -> N
         warnings.warn(text, stacklevel=3)
 
 
-def _attendant(call: str, watch: Callable[[Logged], None]) -> Attendant:
+def _attendant(call: str, scenario: Scenario, watch: Callable[[Logged], None] | None) -> Attendant:
     from fedskd_sim.operate.execution import Attendant  # noqa: PLC0415 - imported by who runs something
 
-    return Attendant(f"fedskd_sim.{call}", watch)
+    if watch:
+        return Attendant(f"fedskd_sim.{call}", watch)
+    shown = _Progress(scenario)
+    return Attendant(f"fedskd_sim.{call}", shown, following=lambda: shown)
+
+
+OFTEN_S = 0.5
+"""Seconds between two changes of a line in a notebook."""
+
+
+class _Progress:
+    """How far a run is: a line that changes in a notebook, and one for each tenth in an interactive
+    Python. A script is shown nothing.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415 - imported by who runs something
+        from fedskd_sim.ring.topology import Topology  # noqa: PLC0415 - as above
+
+        self._name, self._view = scenario.name, LiveView.unseen(Topology.of(scenario))
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        self._notebook = hasattr(shell, "kernel")
+        self._shows = self._notebook or hasattr(sys, "ps1")
+        self._handle: Any = None
+        self._due, self._tenth = 0.0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._notebook and self._shows:
+            self._show(self._line())
+
+    def __call__(self, event: Logged) -> None:
+        if not self._shows:
+            return
+        self._view(event)
+        rows = self._view.rows.values()
+        tenth = 10 * sum(row.behind_it for row in rows) // sum(row.total for row in rows)
+        if self._notebook:
+            if clock.now() >= self._due:
+                self._due = clock.now() + OFTEN_S
+                self._show(self._line())
+        elif tenth > self._tenth:
+            self._tenth = tenth
+            sys.stderr.write(self._line() + "\n")
+
+    def _line(self) -> str:
+        rows = self._view.rows.values()
+        done, total = sum(row.behind_it for row in rows), sum(row.total for row in rows)
+        left = self._view.seconds_left() if done < total else None
+        rest = f", about {duration(left)} left" if left else ""
+        return f"{self._name}: {done} of {total} stops{rest}"
+
+    def _show(self, line: str) -> None:
+        from IPython.display import display  # noqa: PLC0415 - only where there is a notebook
+
+        if self._handle:
+            self._handle.update({"text/plain": line}, raw=True)
+        else:
+            self._handle = display({"text/plain": line}, raw=True, display_id=True)

@@ -47,6 +47,7 @@ HOMES = {
     "rich": ["observe/progress.py", "cli/"],
     "matplotlib": ["results/"],
     "jinja2": ["results/"],
+    "IPython": ["api.py"],
     "nibabel": ["datasets/nifti.py"],
     "pydicom": ["datasets/dicomfiles.py"],
     "kubernetes": ["kubernetes/"],

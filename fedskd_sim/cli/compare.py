@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fedskd_sim.results.comparison.work import RunResult, Workshop
 
 Say = Callable[[str], None]
-OF_FINISHED = {"control", "out", "anyway", "per_hospital", "as_json"}
+OF_FINISHED = frozenset({"control", "out", "anyway", "per_hospital", "as_json"})
 """Options that go with finished runs."""
 
 

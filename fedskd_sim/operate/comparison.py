@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 CONTROL = "circulation"
 """What others are compared with, where it is among them and nobody says otherwise."""
-OF_COMPARISON = {"compare.txt", COMPARISON, "compare.html"}
+OF_COMPARISON = frozenset({"compare.txt", COMPARISON, "compare.html"})
 TellName = Callable[[str], None]
 
 

@@ -6,12 +6,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from fedskd_sim.results import pictures, teaching, timeline, waypictures
-from fedskd_sim.results.svg import Drawn, Plot
+from fedskd_sim.errors import InvalidValue
+from fedskd_sim.observe.words import amount
+from fedskd_sim.results import audit, pictures, teaching, timeline, waypictures
+from fedskd_sim.results.charts import LOOKS
+from fedskd_sim.results.rows import percent
+from fedskd_sim.results.svg import PALETTE, Drawn, Plot
 from fedskd_sim.results.tables import Summary
+from fedskd_sim.results.text import measured
 from fedskd_sim.results.timeline import Spans
 from fedskd_sim.wholefiles import unwritable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WAYS: Mapping[str, Callable[[Summary], Plot | None]] = MappingProxyType(
     {
@@ -72,3 +81,94 @@ def write(folder: Path, summary: Summary, spans: Spans) -> list[str]:
     except OSError as error:
         raise unwritable(folder, error) from error
     return names
+
+
+class Plots:
+    """The figures of a run: ``run.plot.accuracy()`` is a matplotlib figure, to show or to change.
+
+    Each raises InvalidValue where the run has nothing to draw, RunUnreadable where it is damaged.
+    """
+
+    def __init__(self, summary: Summary, spans: Spans) -> None:
+        """Take what is drawn."""
+        self._summary, self._spans = summary, spans
+
+    def matrix(self) -> Figure:
+        """Draw every model at every hospital."""
+        return self._figure("matrix")
+
+    def accuracy(self) -> Figure:
+        """Draw every model's accuracy at its stops, on the host's validation data."""
+        return self._figure("accuracy")
+
+    def drift(self) -> Figure:
+        """Draw how much every session changed the parameters."""
+        return self._figure("drift")
+
+    def dilution(self) -> Figure:
+        """Draw what is left of a visit's gain after later hops; needs ``instruments.probe``."""
+        return self._figure("dilution")
+
+    def confusion(self) -> Figure:
+        """Draw true class by predicted class, for up to six hospitals."""
+        return self._figure("confusion")
+
+    def roc(self) -> Figure:
+        """Draw true positive rate over false positive rate, one class against the rest."""
+        return self._figure("roc")
+
+    def calibration(self) -> Figure:
+        """Draw accuracy over confidence."""
+        return self._figure("calibration")
+
+    def timeline(self) -> Figure:
+        """Draw what every hospital did when."""
+        return self._figure("timeline")
+
+    def _figure(self, name: str) -> Figure:
+        found = plot(name, self._summary, self._spans)
+        if found is None:
+            text = f"this run has nothing to draw as {name}"
+            raise InvalidValue(
+                text, fix=f"what can be drawn: {', '.join(self._there()) or 'nothing'}"
+            )
+        figure = found.figure()
+        figure.set_facecolor("white")
+        return figure
+
+    def _there(self) -> list[str]:
+        return [name for name in NAMES if plot(name, self._summary, self._spans)]
+
+
+def templates() -> Any:
+    """Return what makes pages of this room's templates, which know the colours and how numbers are
+    written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
+    from markupsafe import Markup  # noqa: PLC0415 - as above
+
+    found = Environment(
+        loader=PackageLoader("fedskd_sim.results", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(percent=percent, size=amount, sentences=audit.sentences)
+    found.globals.update(palette=PALETTE, chart_looks=Markup(LOOKS))  # noqa: S704 - our own
+    return found
+
+
+def as_notebook(summary: Summary, spans: Spans, told: str) -> str:
+    """Return a run as HTML for a notebook: a sentence, the table of own and others, the matrix and
+    the accuracy.
+    """
+    drawn = [
+        found.embedded() for name in ("matrix", "accuracy") if (found := plot(name, summary, spans))
+    ]
+    text: str = (
+        templates()
+        .get_template("notebook.html.j2")
+        .render(told=told, table=measured(summary) if summary.tested else None, drawn=drawn)
+    )
+    return text

@@ -8,9 +8,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
 
-from fedskd_sim.observe.words import amount
 from fedskd_sim.results import (
     audit,
     figures,
@@ -21,11 +19,11 @@ from fedskd_sim.results import (
     waypictures,
 )
 from fedskd_sim.results.account import Account
-from fedskd_sim.results.charts import LOOKS, MOST_LINES
+from fedskd_sim.results.charts import MOST_LINES
+from fedskd_sim.results.figures import templates
 from fedskd_sim.results.lamport import Course
 from fedskd_sim.results.rows import Column, Table, percent
 from fedskd_sim.results.similarities import Likeness
-from fedskd_sim.results.svg import PALETTE
 from fedskd_sim.results.tables import Summary
 from fedskd_sim.results.teaching import each_model, taught
 from fedskd_sim.results.text import RESTS, TITLES, measured
@@ -54,10 +52,7 @@ def as_html(
         alike: what was probed of similarities; None for nothing.
 
     """
-    from markupsafe import Markup  # noqa: PLC0415 - only pages need it
-
     template = templates().get_template(TEMPLATE)
-    script = (files("fedskd_sim.results") / "page.js").read_text(encoding="utf-8")
     text: str = template.render(
         summary=summary,
         travels=waypictures.travels(summary),
@@ -77,29 +72,18 @@ def as_html(
         pictures=_draw_pictures(summary, course),
         taught=taught(summary),
         alike=alike or Likeness(),
-        script=Markup(script),  # noqa: S704 - our own
-        script_digest=b64encode(sha256(script.encode()).digest()).decode(),
+        **_script(),
     )
     return text
 
 
-def templates() -> Any:
-    """Return what makes pages of this room's templates, which know the colours and how numbers are
-    written.
-    """
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
-    from markupsafe import Markup  # noqa: PLC0415 - as above
+def _script() -> dict[str, str]:
+    """Return the page's script, and the digest by which its policy knows it."""
+    from markupsafe import Markup  # noqa: PLC0415 - only pages need it
 
-    found = Environment(
-        loader=PackageLoader("fedskd_sim.results", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters.update(percent=percent, size=amount, sentences=audit.sentences)
-    found.globals.update(palette=PALETTE, chart_looks=Markup(LOOKS))  # noqa: S704 - our own
-    return found
+    text = (files("fedskd_sim.results") / "page.js").read_text(encoding="utf-8")
+    digest = b64encode(sha256(text.encode()).digest()).decode()
+    return {"script": Markup(text), "script_digest": digest}  # noqa: S704 - our own
 
 
 def _tables(summary: Summary) -> dict[str, list[Table]]:

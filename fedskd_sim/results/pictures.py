@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.results.curves import BINS
+from fedskd_sim.results.curves import BINS, Calibration
 from fedskd_sim.results.patients import HostRows, PatientRow, Patients, thin
 from fedskd_sim.results.rows import percent, plain
 from fedskd_sim.results.svg import (
@@ -379,13 +379,18 @@ def _calibration(axes: Axes, _: HostRows, row: PatientRow, __: Sequence[str]) ->
         marker="o",
         markersize=4,
     )
-    for sure, right, count in zip(bins.confidence, bins.right, bins.counts, strict=True):
-        if count:
-            tip = f"confidence {100 * sure:.1f}, accuracy {100 * right:.1f}, {count} patients"
-            axes.plot(100 * sure, 100 * right, "o", ms=9, alpha=0, gid=mark(tip=tip))
+    _say_bins(axes, bins)
     axes.set(
         xlabel=f"confidence, percent (ECE {percent(bins.error)})",
         ylabel="accuracy, percent",
         xlim=(-2, 102),
         ylim=(-2, 102),
     )
+
+
+def _say_bins(axes: Axes, bins: Calibration) -> None:
+    """Let every point say its values when it is pointed at."""
+    for sure, right, count in zip(bins.confidence, bins.right, bins.counts, strict=True):
+        if count:
+            tip = f"confidence {100 * sure:.1f}, accuracy {100 * right:.1f}, {count} patients"
+            axes.plot(100 * sure, 100 * right, "o", ms=9, alpha=0, gid=mark(tip=tip))

@@ -28,6 +28,10 @@ from fedskd_sim.scenario import Scenario, load
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedskd_sim.results.figures import Plots
+    from fedskd_sim.results.tables import Summary
+    from fedskd_sim.results.timeline import Spans
+
 Cell = str | float | bool | None
 Row = Mapping[str, Cell]
 TABLES = ("hops", "measures", "matrix", "timings", "predictions")
@@ -157,6 +161,31 @@ class Run:
         except ImportError as error:
             raise LibraryMissing.of("pandas", "export") from error
         return pd.DataFrame(rows)
+
+    @cached_property
+    def plot(self) -> Plots:
+        """The figures of the page as matplotlib figures: ``run.plot.accuracy()``, and so on with
+        ``matrix``, ``drift``, ``dilution``, ``confusion``, ``roc``, ``calibration``, ``timeline``.
+        """
+        from fedskd_sim.results.figures import Plots  # noqa: PLC0415 - drawing is slow to import
+
+        return Plots(*self._results)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: its table of own and others, matrix and accuracy."""
+        from fedskd_sim.results.figures import as_notebook  # noqa: PLC0415 - drawing is slow to import
+        from fedskd_sim.results.text import headline  # noqa: PLC0415 - as above
+
+        summary, spans = self._results
+        words = self.scenario.disturbed
+        told = f"{words[0].upper()}{words[1:]}. " if words else ""
+        return as_notebook(summary, spans, told + headline(summary))
+
+    @cached_property
+    def _results(self) -> tuple[Summary, Spans]:
+        from fedskd_sim.results.report import read_results  # noqa: PLC0415 - needs numpy, which the tables do not
+
+        return read_results(self.folder, self.scenario.members, self.scenario.held_out)
 
     def _marked(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Say in every row what disturbed the run on purpose; nothing where nothing did."""

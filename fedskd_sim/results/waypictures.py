@@ -316,8 +316,13 @@ def _panel(grid: Grid, panel: int, line: DrawnLine, model: str) -> None:
         markevery=home,
         markersize=3.5,
         markeredgewidth=0,
-        gid=mark(model, f"{model}: {line.values[-1]:.1f} % at stop {line.stops[-1]}"),
+        gid=mark(model, _newest(model, line)),
     )
+
+
+def _newest(model: str, line: DrawnLine) -> str:
+    known = [both for both in zip(line.stops, line.values, strict=True) if math.isfinite(both[1])]
+    return f"{model}: {known[-1][1]:.1f} % at stop {known[-1][0]}" if known else model
 
 
 def _choose_marks(marker: str, line: DrawnLine) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from fedskd_sim.results.comparison.tables import (
     MethodTable,
 )
 from fedskd_sim.results.comparison.work import PLACE
+from fedskd_sim.results.figures import templates
 from fedskd_sim.results.notes import ADJUSTED, Basis, mean
-from fedskd_sim.results.page import templates
 from fedskd_sim.results.rows import GAP, Column, Table, percent
 from fedskd_sim.results.svg import GHOST, MUTED, SERIES, Numbers, Plot
 from fedskd_sim.results.text import TITLES
@@ -400,21 +400,16 @@ def levels(comparison: MethodTable, metric: str) -> Plot:
         axes = figure.subplots()
         for number, place in enumerate(places):
             color, above = SERIES[number].light, 0.22 * (number - (len(places) - 1) / 2)
-            dots: Any = {"color": color, "alpha": 0.45, "markersize": 5}
-            bar: Any = {"color": color, "markersize": 9, "markeredgewidth": 2.2}
+            rows = np.arange(len(comparison.rows)) + above
             found = 100 * np.array([row.series(metric, place) for row in comparison.rows])
-            rows = np.arange(len(found)) + above
-            axes.plot(found, rows, ".-", lw=0.6, **dots)
+            axes.plot(found, rows, ".-", lw=0.6, color=color, alpha=0.45, markersize=5)
             axes.plot([], [], "o", color=color, label=place)
             if means:
-                axes.plot(
-                    [100 * row.mean(metric, place) for row in comparison.rows], rows, "|", **bar
-                )
+                middle = [100 * row.mean(metric, place) for row in comparison.rows]
+                axes.plot(middle, rows, "|", color=color, markersize=9, markeredgewidth=2.2)
         _rows(axes, [row.method.label for row in comparison.rows])
         words = "; bar: mean" if means else ""
-        axes.set_xlabel(
-            f"{NAMES[metric]} in percent; dots: seeds, joined from method to method{words}"
-        )
+        axes.set_xlabel(f"{NAMES[metric]} in percent; joined dots: a seed{words}")
         figure.legend(loc="outside upper left", ncols=len(places))
 
     label = (

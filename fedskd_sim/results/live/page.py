@@ -17,9 +17,9 @@ from fedskd_sim import clock
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.observe.words import amount, duration, short, short_path
 from fedskd_sim.results.charts import Cells, Chart, heat, lines
+from fedskd_sim.results.figures import templates
 from fedskd_sim.results.live.reading import RunReader
 from fedskd_sim.results.live.ring import map_of
-from fedskd_sim.results.page import templates
 from fedskd_sim.results.rows import Column, Table, number
 from fedskd_sim.results.similarities import Likeness, likeness
 from fedskd_sim.results.tables import Summary, summary_of

@@ -23,9 +23,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from fedskd_sim import clock
 from fedskd_sim.errors import FedskdError, PortInUse
 from fedskd_sim.observe.words import short_path
+from fedskd_sim.results.figures import templates
 from fedskd_sim.results.listing import RunEntry, runs_in, table_of
 from fedskd_sim.results.live.page import LivePage
-from fedskd_sim.results.page import templates
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")

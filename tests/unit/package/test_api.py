@@ -45,6 +45,7 @@ from fedskd_sim.results.report import read_predictions
 from fedskd_sim.results.runs import TABLES, Row
 
 ROOT = Path(__file__).parents[3]
+FIGURES = ("matrix", "accuracy", "drift", "confusion", "roc", "calibration", "timeline")
 SMALL = """\
 name: small
 data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 3}
@@ -192,6 +193,51 @@ def test_a_table_is_a_frame(small: Run) -> None:
     with pytest.raises(InvalidValue, match="no table 'hop'") as caught:
         small.frame("hop")
     assert "hops" in caught.value.fix
+
+
+def test_a_run_shows_itself_in_a_notebook(small: Run) -> None:
+    """As HTML with its table, matrix and accuracy; a name in it is text."""
+    html = small._repr_html_()
+    assert html.count("<svg") == 2
+    assert "balanced accuracy" in html
+    assert "small (seed 1): 2 hospitals" in html
+    assert "<script" not in html
+
+
+def test_a_run_has_figures(small: Run) -> None:
+    """Each has the axes of the field; what was not measured is an error that names what was."""
+    axes = {
+        "accuracy": ("", "accuracy in percent"),
+        "drift": ("", "drift in percent"),
+        "matrix": ("test data of", "model of"),
+        "confusion": ("predicted class", "true class"),
+        "roc": ("false positive rate, percent", "true positive rate, percent"),
+        "calibration": ("confidence, percent", "accuracy, percent"),
+        "timeline": ("seconds from the first start", ""),
+    }
+    for name, (below, beside) in axes.items():
+        drawn = getattr(small.plot, name)().axes[0]
+        assert drawn.get_xlabel().startswith(below), name
+        assert drawn.get_ylabel() == beside, name
+    with pytest.raises(InvalidValue, match="nothing to draw as dilution") as caught:
+        small.plot.dilution()
+    assert caught.value.fix == f"what can be drawn: {', '.join([*FIGURES])}"
+
+
+def test_an_interactive_python_shows_how_far_a_run_is(tmp_path: Path) -> None:
+    """A line for each tenth on standard error; a script is shown nothing."""
+    code = "import sys; sys.ps1 = '> '\n" * 2
+    call = "from fedskd_sim import launch\nlaunch('placebo-ok', on='memory', out={!r})\n"
+    told = []
+    for place, first in (("shown", code), ("silent", "")):
+        program = first + call.format(str(tmp_path / place))
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        told.append(done.stderr)
+    assert "placebo-ok: 30 of 30 stops\n" in told[0]
+    assert 2 <= told[0].count(" stops") <= 10
+    assert told[1] == ""
 
 
 @pytest.mark.parametrize(
