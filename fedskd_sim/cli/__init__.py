@@ -29,7 +29,7 @@ from fedskd_sim.cli.compare import compare
 from fedskd_sim.cli.data import data as data_group
 from fedskd_sim.cli.follow import audit, collect, export, init, logs, report, status, stop, verify
 from fedskd_sim.cli.launch import launch, resume
-from fedskd_sim.cli.watch import list_runs, watch
+from fedskd_sim.cli.watch import list_runs, open_page, remove, watch
 from fedskd_sim.errors import FedskdError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 @click.group(
     cls=Spoken,
-    epilog=exit_codes(),
+    epilog="Exit codes: fedskd-sim help exit-codes",
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
@@ -48,7 +48,9 @@ DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     },
 )
 @click.version_option(__version__)
-def main() -> None:
+@click.option("--quiet", "-q", is_flag=True, help="No progress: only results and errors.")
+@click.option("--verbose", "-v", is_flag=True, help="With an error, where in the program it arose.")
+def main(*, quiet: bool, verbose: bool) -> None:
     """Simulate federated learning without a centre.
 
     Every hospital is a process or a pod of its own, with its own architecture; models travel a ring
@@ -58,8 +60,6 @@ def main() -> None:
     Examples:
       fedskd-sim launch quickstart
       fedskd-sim watch
-      fedskd-sim init mine
-      fedskd-sim validate mine.yaml
       fedskd-sim launch fedskin-ham10000 --data ~/data --out runs/skin
       fedskd-sim report runs/skin
       eval "$(_FEDSKD_SIM_COMPLETE=bash_source fedskd-sim)"    # also zsh_source, fish_source
@@ -283,6 +283,28 @@ def models(
         click.echo(json.dumps(as_plain(), indent=1))
 
 
+@main.command("help")
+@click.argument("topic", required=False)
+@click.pass_context
+def help_(context: click.Context, topic: str | None) -> None:
+    """Show the help of a command, or all exit codes.
+
+    \b
+    Examples:
+      fedskd-sim help launch
+      fedskd-sim help exit-codes
+    """
+    if topic == "exit-codes":
+        click.echo(exit_codes())
+        return
+    root = context.find_root()
+    found = main.get_command(root, topic) if topic else main
+    if found is None:
+        raise click.UsageError(f"there is no command {topic!r}; 'fedskd-sim help' lists all")
+    named = click.Context(found, info_name=topic, parent=root) if topic else root
+    click.echo(found.get_help(named))
+
+
 for command in (
     init,
     launch,
@@ -290,6 +312,8 @@ for command in (
     data_group,
     list_runs,
     watch,
+    open_page,
+    remove,
     status,
     logs,
     stop,

@@ -12,6 +12,7 @@ import codecs
 import io
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from threading import Event, Thread
+from traceback import format_exc
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
@@ -109,6 +111,16 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Escaping(file=getattr(stream, "plain", stream), stderr=stderr)
+
+
+WIDEST, NARROWEST = 120, 40
+
+
+def width() -> int:
+    """Return how wide text is written: as the terminal is, within bounds; 100 columns elsewhere."""
+    if not sys.stdout.isatty():
+        return 100
+    return min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns))
 
 
 def settle() -> None:
@@ -236,6 +248,25 @@ class Spoken(click.Group):
             raise
 
 
+def wanted(name: str) -> bool:
+    """Return whether ``quiet`` or ``verbose`` was asked for before the command."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.find_root().params.get(name))
+
+
+def say_error(kind: str, text: str) -> None:
+    """Write an error on standard error; on a terminal its first word has a colour, unless NO_COLOR
+    is set.
+    """
+    terminal = console(stderr=True)
+    if not terminal.is_terminal or terminal.no_color:
+        click.echo(f"{kind}: {text}", err=True)
+        return
+    from rich.text import Text  # noqa: PLC0415 - only errors on a terminal pay for it
+
+    terminal.print(Text.assemble((f"{kind}:", "bold red"), f" {text}"), soft_wrap=True)
+
+
 def command() -> str:
     """Return the command that this process carries out, as it was typed."""
     return str(click.get_current_context().meta[__name__])
@@ -253,7 +284,7 @@ def stop_when_terminated() -> None:
 
 
 def exit_codes() -> str:
-    """Write the table of exit codes for the help text."""
+    """Write the table of exit codes."""
     leaves = [error for error in all_errors() if not error.__subclasses__()]
     leaves.sort(key=lambda error: error.exit_code)
     rows = [f"{error.exit_code:>3}  {meaning(error)}" for error in leaves]
@@ -263,7 +294,7 @@ def exit_codes() -> str:
         "  2  Wrong use of the command line.",
         *rows,
     ]
-    return "\b\nExit codes:\n" + "\n".join([*rows, f"{INTERRUPTED}  Interrupted."])
+    return "\n".join([*rows, f"{INTERRUPTED}  Interrupted."])
 
 
 def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
@@ -275,18 +306,17 @@ def with_exit_code(function: Callable[Args, Result]) -> Callable[Args, Result]:
             with extras_named():
                 return function(*args, **kwargs)
         except FedskdError as error:
-            click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
+            if wanted("verbose"):
+                click.echo(format_exc(), err=True)
+            say_error("error", "\n".join([str(error), *_notes(error)]))
             sys.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:
-            click.echo(
-                "\n".join(["interrupted: everything has been stopped", *_notes(interrupt)]),
-                err=True,
-            )
+            say_error("interrupted", "\n".join(["everything has been stopped", *_notes(interrupt)]))
             sys.exit(INTERRUPTED)
         except Exception as error:
             if not out_of_space(error):
                 raise
-            click.echo("\n".join([f"error: {no_space(error)}", *_notes(error)]), err=True)
+            say_error("error", "\n".join([no_space(error), *_notes(error)]))
             sys.exit(OutputNotWritable.exit_code)
 
     return wrapper
@@ -328,7 +358,7 @@ class Waiting:
 
     def __init__(self) -> None:
         """Begin without a word."""
-        self._what = ""
+        self._what, self._quiet = "", wanted("quiet")
         self._over = Event()
         self._teller = Thread(target=self._tell, daemon=True)
 
@@ -358,7 +388,7 @@ class Waiting:
             self._teller.start()
 
     def _tell(self) -> None:
-        if self._over.wait(FIRST_S):
+        if self._quiet or self._over.wait(FIRST_S):
             return
         terminal = console(stderr=True)
         if terminal.is_terminal and not terminal.is_dumb_terminal:

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fedskd_sim import clock
+from fedskd_sim.cli import common
 from fedskd_sim.cli.common import (
     AS_JSON,
     CHANGES,
@@ -200,7 +201,7 @@ def _compare(scenario: Path, algorithms: str | None, seeds: int, control: str, *
     say: Say = partial(click.echo, err=rest["as_json"])
     if rest["canary"]:
         _say_budget(plan, shop, say)
-    teller = _Teller(plan, shop, say)
+    teller = _Teller(plan, shop, (lambda _: None) if common.wanted("quiet") else say)
     found = comparison.carry_out(plan, shop, teller, teller.opening)
     if rest["as_json"] and found.plain:
         click.echo(json.dumps(found.plain, indent=1, allow_nan=False))

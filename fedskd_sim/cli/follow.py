@@ -257,7 +257,9 @@ def report(run: Path, form: str, figures: Path | None) -> None:
     loaded = load(run / "scenario.yaml")
     summary = execution.report(run, loaded, figures=figures)
     click.echo(
-        as_text(summary, whole=False) if form == "text" else json.dumps(as_json(summary), indent=1)
+        as_text(summary, whole=False, width=common.width())
+        if form == "text"
+        else json.dumps(as_json(summary), indent=1)
     )
     if form == "text":
         click.echo(f"report: {short_path(run / 'report.html')}")

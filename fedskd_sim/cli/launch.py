@@ -43,6 +43,8 @@ def attendant(order: Order) -> Attendant:
     from fedskd_sim.ring.topology import Topology  # noqa: PLC0415
 
     stop_when_terminated()
+    if common.wanted("quiet"):
+        return Attendant(command(), leaves=_wants_to_detach)
     view = LiveView(Topology.of(order.loaded.scenario), common.console())
     return Attendant(
         command(),
@@ -80,7 +82,7 @@ def tell_end(order: Order, ended: FinishedRun | None) -> None:
     if ended is None:
         _say_detached(order.folder)
         return
-    click.echo("\n" + as_text(ended.summary, whole=False))
+    click.echo("\n" + as_text(ended.summary, whole=False, width=common.width()))
     click.echo(f"report: {short_path(order.folder / 'report.html')}")
     click.echo(f"verified: {ended.proof}")
     if ended.outcome.reason:

@@ -1,4 +1,4 @@
-"""``fedskd-sim watch`` and ``list``: the live page of a run, and the runs of a folder."""
+"""``fedskd-sim watch``, ``list``, ``open`` and ``rm``: pages of runs, and the runs of a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from fedskd_sim.cli.common import (
     with_exit_code,
 )
 from fedskd_sim.errors import RunUnreadable
-from fedskd_sim.observe.words import counted, short_path
+from fedskd_sim.observe.words import amount, counted, short_path
+from fedskd_sim.records.files import no_run
 
 if TYPE_CHECKING:
     from fedskd_sim.results.live.server import LiveServer
@@ -138,3 +139,49 @@ def list_runs(folder: Path | None, *, as_json: bool) -> None:
     for line in table_of(found).lines() if found else ():
         click.echo(line)
     click.echo(f"{counted(len(found), 'run')} in {short_path(place)}")
+
+
+@click.command("open")
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
+@with_exit_code
+def open_page(run: Path) -> None:
+    """Open the page of a RUN folder, or of a comparison's, in the browser.
+
+    \b
+    Examples:
+      fedskd-sim open runs/skin
+      fedskd-sim open runs/compare-heart
+    """
+    pages = [one for name in ("report.html", "compare.html") if (one := run / name).is_file()]
+    if not pages:
+        if not (run / "scenario.yaml").is_file():
+            raise no_run(run)
+        place = short_path(run)
+        fix = f"'fedskd-sim report {place}' makes it, 'fedskd-sim watch {place}' shows a live page"
+        raise RunUnreadable(f"{place} has no page yet", fix=fix)
+    click.echo(short_path(pages[0]))
+    if not webbrowser.open(pages[0].resolve().as_uri()):
+        click.echo("no browser was found: open that file in one", err=True)
+
+
+@click.command("rm")
+@click.argument("run", type=PathArgument(path_type=Path), shell_complete=complete_runs)
+@click.option("--yes", "-y", is_flag=True, help="Remove it without a question.")
+@with_exit_code
+def remove(run: Path, *, yes: bool) -> None:
+    """Remove a RUN folder with all its files, for good. A run that is going is refused.
+
+    \b
+    Examples:
+      fedskd-sim rm runs/skin
+      fedskd-sim rm runs/skin --yes
+    """
+    from fedskd_sim.operate import run_access  # noqa: PLC0415 - only this command pays for it
+
+    files, size = run_access.removable(run)
+    what = f"{short_path(run)}: {counted(files, 'file')}, {amount(size)}"
+    if not yes and not click.confirm(f"{what}; remove it for good?"):
+        click.echo("nothing was removed")
+        return
+    run_access.remove(run)
+    click.echo(f"removed {what}")

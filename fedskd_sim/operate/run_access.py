@@ -4,6 +4,7 @@ its folder here, and look at it, stop it or join it.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,11 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fedskd_sim import clock
-from fedskd_sim.errors import ClusterUnavailable, OutputNotWritable, RunUnreadable
+from fedskd_sim.errors import (
+    ClusterUnavailable,
+    OutputNotEmpty,
+    OutputNotWritable,
+    RunUnreadable,
+)
 from fedskd_sim.found import run_folders
 from fedskd_sim.observe import outcome as outcomes
 from fedskd_sim.observe.events import Logged
-from fedskd_sim.records.files import torn
+from fedskd_sim.observe.words import short_path
+from fedskd_sim.records.files import no_run, torn
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.folder import Logs, custody_of
@@ -95,6 +102,8 @@ def _replace_older(folder: Path, draft: Path) -> None:
 
 
 STOP_S = 30.0
+OF_A_RUN = ("scenario.yaml", "environment.json", "records", "logs")
+"""What every run folder has."""
 
 
 class FoundRun(Protocol):
@@ -299,6 +308,43 @@ def run(name: str, namespace: str, context: str) -> FoundRun:
         return LocalRun(folder, loaded, Logs(folder))
     runtime = _find_release(name, namespace, context)
     return ClusterRun(runtime, _scenario_of(runtime), None)
+
+
+def removable(folder: Path) -> tuple[int, int]:
+    """Count the files and bytes of a run folder that may be removed.
+
+    Raises:
+        RunUnreadable: it is no run folder, or a link to one.
+        OutputNotEmpty: the run is going, here, on another machine or in a cluster.
+        OutputNotWritable: another process writes into it.
+
+    """
+    if folder.is_symlink() or not all((folder / name).exists() for name in OF_A_RUN):
+        raise no_run(folder)
+    place = location.read(folder)
+    ended = outcomes.read(folder)
+    here = isinstance(place, Here) and not place.away
+    going = here and isinstance(place, Here) and place.process(folder) is not None
+    if not here and place is not None and (ended is None or ended.state == "going"):
+        going = True
+    if isinstance(place, InCluster) and not place.collected:
+        going = True
+    if going:
+        text = f"{short_path(folder)} is a run that is going, as far as is known"
+        raise OutputNotEmpty(text, fix=f"'fedskd-sim stop {short_path(folder)}' first")
+    with folders.hold_lock(folder):
+        found = [one for one in folder.rglob("*") if one.is_file() or one.is_symlink()]
+    return len(found), sum(one.lstat().st_size for one in found)
+
+
+def remove(folder: Path) -> None:
+    """Remove a run folder, and no file that it leads to elsewhere; raises as `removable`."""
+    removable(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        text = f"{folder} cannot be removed: {error.strerror}"
+        raise OutputNotWritable(text, fix="remove what is left of it by hand") from error
 
 
 def to_collect(

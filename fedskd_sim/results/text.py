@@ -20,7 +20,8 @@ RESTS = (
     "many of them the class has that is "
     "rarest at one hospital."
 )
-WIDTH = 100
+WIDTH, LEAST_WIDTH = 100, 80
+"""Columns of report.txt, and the fewest for which tables are made."""
 NAME = 22
 ARCHITECTURE = 13
 """So much of its name is shown before a hospital's gets more."""
@@ -31,26 +32,28 @@ OTHERS = 8
 TESTED = "tested on"
 
 
-def as_text(summary: Summary, *, whole: bool = True) -> str:
-    """Write a summary in lines of at most 100 columns, percentages with one decimal, missing
-    values blank; if not ``whole`` then without the matrix of many hospitals, which fills pages.
+def as_text(summary: Summary, *, whole: bool = True, width: int = WIDTH) -> str:
+    """Write a summary in lines of at most ``width`` columns, as far as its tables are not wider,
+    percentages with one decimal, missing values blank; if not ``whole`` then without the matrix of
+    many hospitals, which fills pages.
     """
     words = (*_disturbed(summary), headline(summary), *summary.notes)
-    lines = [line for sentence in words for line in wrap(sentence, WIDTH)]
-    lines += ["", *_table(summary), ""]
+    lines = [line for sentence in words for line in wrap(sentence, width)]
+    lines += ["", *_table(summary, width), ""]
     if whole or len(summary.hospitals) <= MOST_ROWS:
-        lines += _matrix(summary, summary.headline)
+        lines += _matrix(summary, summary.headline, width)
     else:
         lines += [
             f"The matrix of {len(summary.hospitals)} hospitals is in report.txt and the page."
         ]
-    lines += ["", *as_lines(summary.patients)] if summary.patients else []
+    if summary.patients:
+        lines += ["", *(part for line in as_lines(summary.patients) for part in _fit(line, width))]
     lines += [
         "",
         *(
             part
             for line in samples.lines(summary.samples)
-            for part in wrap(line, WIDTH, subsequent_indent="    ")
+            for part in wrap(line, width, subsequent_indent="    ")
         ),
     ]
     return "\n".join(line.rstrip() for line in lines).rstrip("\n") + "\n"
@@ -101,11 +104,16 @@ def measured(summary: Summary) -> Table:
     return Table((*named, *shares, *counts), rows, [("mean", "", *means, whole, whole)])
 
 
-def _table(summary: Summary) -> Iterator[str]:
+def _fit(line: str, width: int) -> list[str]:
+    """Wrap a sentence, and leave a row of a table as it is."""
+    return wrap(line, width) if line.endswith(".") else [line]
+
+
+def _table(summary: Summary, width: int) -> Iterator[str]:
     """Write the table of own and others; names and architectures share the room that is left."""
     table = measured(summary)
     names, kinds, *others = table.widths()
-    left = WIDTH - sum(others) - GAP
+    left = max(width, LEAST_WIDTH) - sum(others) - GAP
     kind = min(kinds - GAP, max(ARCHITECTURE, left - min(names, NAME)), left - len("hospital"))
     first, second, *rest = table.columns
     named = (replace(first, most=min(names, NAME, left - kind)), replace(second, most=kind))
@@ -113,10 +121,10 @@ def _table(summary: Summary) -> Iterator[str]:
     yield ""
     yield from replace(table, columns=(*named, *rest)).lines()
     yield ""
-    yield from wrap(RESTS, WIDTH)
+    yield from wrap(RESTS, width)
 
 
-def _matrix(summary: Summary, metric: str) -> Iterator[str]:
+def _matrix(summary: Summary, metric: str, width: int) -> Iterator[str]:
     """Write a matrix with numbered columns, in as many blocks of columns as the width asks for."""
     places = range(len(summary.hospitals))
     labels = [f"{place + 1:>2} {short(summary.hospitals[place], NAME)}" for place in places]
@@ -128,11 +136,12 @@ def _matrix(summary: Summary, metric: str) -> Iterator[str]:
         foot += [("rarest class", *(str(basis.rarest or "") for basis in summary.bases))]
     rows = [(label, *row) for label, row in zip(labels, values, strict=True)]
     table = Table((Column("", words=True), *columns), rows, foot)
-    blocks = -(-len(labels) * CELL // (WIDTH - table.widths()[0]))
+    blocks = -(-len(labels) * CELL // (max(width, LEAST_WIDTH) - table.widths()[0]))
     block = -(-len(labels) // blocks)
-    yield (
+    yield from wrap(
         f"{TITLES[metric].capitalize()} in percent; row: model of this hospital, column: test data "
-        "of that number."
+        "of that number.",
+        width,
     )
     for first in range(1, len(labels) + 1, block):
         yield ""

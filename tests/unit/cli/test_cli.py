@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -77,6 +78,9 @@ FLAGS = {
     # a page beside a run: it reads, and changes nothing; --attended is the launcher's own
     "watch": {"run", "--port", "--open", "--attended"},
     "list": {"folder", "--json"},
+    "open": {"run"},
+    "rm": {"run", "--yes"},
+    "help": {"topic"},
     "status": {"run", "--watch", "--json", *PLACE},
     "logs": {"run", "hospital", "--follow", *PLACE},
     "stop": {"run", *PLACE},
@@ -116,6 +120,9 @@ COMMANDS = (
     "data",
     "list",
     "watch",
+    "open",
+    "rm",
+    "help",
     "status",
     "logs",
     "stop",
@@ -156,7 +163,7 @@ def test_the_command_line_only_says_where_a_scenario_runs() -> None:
         name: {parameter.opts[0] for parameter in command.params}
         for name, command in group.commands.items()
     } == DATA_FLAGS
-    assert {parameter.opts[0] for parameter in main.params} == {"--version"}
+    assert {parameter.opts[0] for parameter in main.params} == {"--version", "--quiet", "--verbose"}
     assert {name for name, command in main.commands.items() if command.hidden} == {
         "controller", "hospital", "conduct", "read-claim",
     }  # fmt: skip
@@ -181,9 +188,15 @@ def test_help_has_an_example(command: list[str]) -> None:
     assert "fedskd-sim" in done.output
 
 
-def test_the_help_lists_every_exit_code() -> None:
-    """The table in the help has every error's number."""
-    done = call("--help").output
+def test_the_help_fits_a_screen_and_another_lists_every_exit_code() -> None:
+    """Commands are not scrolled away by the table, which has every error's number."""
+    first = call("--help").output
+    assert len(first.splitlines()) <= 45
+    assert "fedskd-sim help exit-codes" in first
+    assert call("help").output == first
+    assert call("help", "launch").output == call("launch", "--help").output
+    assert call("help", "lunch").exit_code == 2
+    done = call("help", "exit-codes").output
     for error in all_errors():
         if not error.__subclasses__():
             assert re.search(rf"^\s*{error.exit_code}  \S", done, re.MULTILINE), error
@@ -352,6 +365,64 @@ def test_launch_and_report_agree(tmp_path: Path) -> None:
     assert verified == "verified: whole: 30 of 30 records, 24 transfers intact, 0 files of weights"
     assert re.fullmatch(r"ended well after \d+\.\d s; run folder \S+", last)
     assert '"hospitals"' in call("report", tmp_path / "run", "--format", "json").output
+
+
+def test_a_run_is_removed_once_it_has_ended(tmp_path: Path) -> None:
+    """After a question, or with --yes; what is no run, is a link, holds one or is going stays, and
+    so does what a link leads to.
+    """
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "mine").write_text("mine")
+    run = tmp_path / "run"
+    place = SCENARIOS / "placebo-ok.yaml"
+    assert call("-q", "launch", place, "--on", "memory", "--out", run).exit_code == 0
+    (run / "away").symlink_to(kept)
+    (tmp_path / "link").symlink_to(run)
+    for wrong in (kept, tmp_path / "link", tmp_path / "nowhere"):
+        assert call("rm", wrong, "--yes").exit_code == 34
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert call("rm", run, "--yes").exit_code == 32
+    assert "is a link" in call("rm", run, "--yes").output
+    (run / "away").unlink()
+    refused = CliRunner().invoke(main, ["rm", str(run)], input="n\n")
+    assert "nothing was removed" in refused.output
+    assert run.is_dir()
+    done = call("rm", run, "--yes")
+    assert (done.exit_code, run.exists()) == (0, False), done.output
+    assert (kept / "mine").read_text() == "mine"
+
+
+def test_the_page_of_a_run_is_opened(tmp_path: Path) -> None:
+    """By the browser that the machine names; without a page it says how to get one."""
+    (tmp_path / "scenario.yaml").write_text("")
+    assert "fedskd-sim report" in call("open", tmp_path).output
+    (tmp_path / "report.html").write_text("")
+    seen = tmp_path / "seen"
+    browser = (
+        f"{sys.executable} -c 'import sys; open(sys.argv[1], \"w\").write(sys.argv[2])' {seen} %s"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "fedskd_sim", "open", str(tmp_path)],
+        env={**os.environ, "BROWSER": browser},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "report.html" in done.stdout
+    assert seen.read_text() == (tmp_path / "report.html").as_uri()
+    assert call("open", tmp_path / "nowhere").exit_code == 34
+
+
+def test_quiet_is_the_result_alone_and_verbose_tells_where_an_error_arose(tmp_path: Path) -> None:
+    """Both stand before the command."""
+    place = SCENARIOS / "placebo-ok.yaml"
+    said = call("-q", "launch", place, "--on", "memory", "--out", tmp_path / "run").output
+    assert "round 1" not in said
+    assert "ended well" in said
+    assert "Traceback" not in call("report", tmp_path).stderr
+    assert "Traceback" in call("-v", "report", tmp_path).stderr
 
 
 def test_report_of_something_else_is_an_error(tmp_path: Path) -> None:
