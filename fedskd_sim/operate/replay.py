@@ -386,7 +386,9 @@ def _unlike(record: Record, found: Record) -> list[str]:
     texts = [text for name in rest for text in _unlike_in(record, found, name)]
     was, now = record.measures, found.measures
     for name in {**was, **now}:
-        before, after = (json.dumps(one.get(name)) for one in (was, now))
+        before, after = (  # a sum over no class is 0, and as it is read again 0.0
+            json.dumps([*map(float, one[name])] if name in one else None) for one in (was, now)
+        )
         if before != after:
             texts.append(f"{name} is {after}, the record says {before}")
     return texts

@@ -19,6 +19,7 @@ from fedskd_sim.messages import digest
 from fedskd_sim.operate import replay as replaying
 from fedskd_sim.operate import trust
 from fedskd_sim.operate.replay import Replayed, replay
+from fedskd_sim.records.files import read_records
 from fedskd_sim.runtimes import folder as folders
 from fedskd_sim.runtimes.base import Order
 from fedskd_sim.runtimes.memory import MemoryRuntime
@@ -168,6 +169,17 @@ def test_sessions_trained_by_choice_give_the_same_bytes_again(method: str, tmp_p
     records = "".join(one.read_text(encoding="utf-8") for one in made.glob("records/*.jsonl"))
     assert "ended early, after" in records
     assert "cosine to 0 of its peak over the run; gradients of 2 mini-batches" in records
+
+
+def test_an_area_over_no_class_is_the_same_again(tmp_path: Path) -> None:
+    """Where the validation data are of one class, the area is over none, and a session that is
+    executed again says so as its record does.
+    """
+    written = text("{name: local, rounds: 1}").replace("name: b", "name: c")
+    run = carried_out(tmp_path, written.replace("samples: 20", "samples: 60"))
+    areas = [one.measures["auc"].weight for one in read_records(run) if one.host == "c"]
+    assert areas[0] == 0.0
+    assert replay(run, 4).differences == ()
 
 
 def test_a_run_that_keeps_sessions_is_the_run_that_keeps_none(whole: Path, tmp_path: Path) -> None:
