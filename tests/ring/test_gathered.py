@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from loops import EPOCHS, Loops, agree, final, saved, text, train_together, warmed_up
+from loops import EPOCHS, Loops, agree, files, final, saved, text, train_together, warmed_up
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -266,3 +266,14 @@ def test_models_on_these_learn(name: str, scenario_file: Callable, run: Callable
     home = [one.measures["auc"] for one in tested if one.kind == "evaluation" and not one.hop]
     assert len(home) == 2
     assert min(one.mean for one in home) > 0.7
+
+
+@pytest.mark.parametrize("name", ["fedtgp", "fedgh", "d-psgd"])
+def test_a_death_changes_nothing(name: str, scenario_file: Callable, run: Callable) -> None:
+    """A hospital that dies in the midst of the second round, between what comes, goes on to the
+    same records and weights.
+    """
+    text = LEARNS.replace("NAME", name).replace("rounds: 4", "rounds: 2")
+    dies = text + "faults: [{hospital: b, what: kill, round: 2, hop: 1}]\n"
+    left = [files(run(scenario_file(one))) for one in (text, dies)]
+    assert left[0] == left[1]
