@@ -15,6 +15,7 @@ from loops import EPOCHS, Loops, agree, files, final, saved, text, train_togethe
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from fedskd_sim import launch
 from fedskd_sim.errors import ArchitecturesDiffer
 from fedskd_sim.learning.data import class_weights
 from fedskd_sim.methods.fedtgp import margin_loss, widest
@@ -228,24 +229,50 @@ def test_d_psgd_equals_models_that_are_mixed(begun: Callable, run: Callable) -> 
     assert sum(one.samples for one in records if one.host == "a") == (1 + 2 * EPOCHS) * 36
 
 
-def test_d_psgd_mixes_all_that_came(begun: Callable, run: Callable) -> None:
-    """With two visits of three hospitals all become the mean of all before they train: after no
-    training they stay as they began.
-    """
-    keys = f"rounds: 1, schedule: {{visits: 2}}, {COMMON}"
-    path, loops = begun(text(f"{{name: d-psgd, {keys}}}"))
+def mixed_once(loops: Loops, mix: Callable) -> dict[str, nn.Module]:
+    """Warm up, mix the models of all hospitals, and train each once more."""
     own = {name: loops.first(name, loops.seed("initial weights")) for name in "abc"}
     for name, model in own.items():
         loops.train(model, name, loops.seed("warm-up", name), 1)
     gone = [saved(model) for model in own.values()]
     for name, model in own.items():
-        mean = {
-            key: sum(one[key] for one in gone) / 3 if value.is_floating_point() else value
+        model.load_state_dict({
+            key: mix([one[key] for one in gone]) if value.is_floating_point() else value
             for key, value in saved(model).items()
-        }
-        model.load_state_dict(mean)
+        })  # fmt: skip
         loops.train(model, name, loops.seed("session", name, 1), EPOCHS)
+    return own
+
+
+def test_d_psgd_mixes_all_that_came(begun: Callable, run: Callable) -> None:
+    """With two visits of three hospitals each becomes the mean of all before it trains."""
+    keys = f"rounds: 1, schedule: {{visits: 2}}, {COMMON}"
+    path, loops = begun(text(f"{{name: d-psgd, {keys}}}"))
+    own = mixed_once(loops, lambda values: sum(values) / len(values))
     assert agree(final(run(path)), own)
+
+
+MEDIAN = """
+import torch
+from fedskd_sim import GossipLearner, algorithm
+
+@algorithm("median")
+class Median(GossipLearner):
+    def mix(self, own, arrived):
+        assert len(arrived) == 2
+        return torch.stack([own, *arrived.values()]).median(dim=0).values
+"""
+
+
+def test_a_mean_of_ones_own_takes_its_place(begun: Callable, tmp_path: Path) -> None:
+    """Hospitals whose method takes the median of the models that came end as in such a loop."""
+    (tmp_path / "mine.py").write_text(MEDIAN, encoding="utf-8")
+    path, loops = begun(text(f"{{name: d-psgd, rounds: 1, {COMMON}}}"))
+    own = mixed_once(loops, lambda values: torch.stack(values).median(dim=0).values)
+    written = path.read_text(encoding="utf-8").replace("name: d-psgd", "name: median")
+    path.write_text(written + "code: [mine.py]\n", encoding="utf-8")
+    launch(path, on="memory", out=tmp_path / "out")
+    assert agree(final(tmp_path / "out"), own)
 
 
 LEARNS = """

@@ -102,7 +102,7 @@ RUNS = {
     "fd": ("name: fd, rounds: 3", "", ""),
     "fedtgp": ("name: fedtgp, rounds: 3, features: 4, server_steps: 9", "", ""),
     "fedgh": ("name: fedgh, rounds: 2, server_steps: 9", "", ""),
-    "d-psgd": (f"name: d-psgd, rounds: 2, {COMMON}", "model: mix", ""),
+    "d-psgd": (f"name: d-psgd, rounds: 2, {COMMON}", "model: mix", "changes: true, probe: true"),
     "def-kt": ("name: def-kt, rounds: 2", "", ""),
     "dfml": ("name: dfml, rounds: 3", "", ""),
     "ditto": (f"name: ditto, rounds: 2, {COMMON}", "model: averaged, ensemble: true", ""),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fedskd_sim.learning import instruments
 from fedskd_sim.learning.algorithms.fedavg import flat, install_flat
 from fedskd_sim.learning.algorithms.fedskd import CirculatingLearner
 from fedskd_sim.learning.base import Measures, Session
@@ -45,8 +46,9 @@ class GossipLearner(CirculatingLearner):
         self.home = self.site.first(self.site.common_seed("initial weights"))
         work = self.site.passes(self.site.training.warmup_epochs)
         job = self.site.plan_job(work, self.site.seed("warm-up"), BEGINNING)
-        self._mixed = True
-        return self.site.note_remarks(self.site.session(SessionModels({"own": self.home}), job))
+        session = self.site.session(SessionModels({"own": self.home}), job)
+        self._drift, self._mixed = self._probe_leaving(), True
+        return self.site.note_remarks(session)
 
     def visit(self, stop: Stop, arriving: Weights) -> Session:
         """Keep a copy of another's model, and let it go on as it came."""
@@ -69,7 +71,12 @@ class GossipLearner(CirculatingLearner):
             SessionModels({"own": self.home}), job, self.teaching(stop, before)
         )
         self.arrived, self._mixed = {}, True
-        self._drift = drift(before, session.weights)
+        self._drift = {
+            **drift(before, session.weights),
+            **instruments.change(self.site, self.site.name, before, self.home),
+            **self._probe_leaving(),
+        }
+        self._departed = None
         return replace(session, returned=snapshot(self.home))
 
     def mix(self, own: Tensor, arrived: Mapping[str, Tensor]) -> Tensor:
