@@ -334,6 +334,7 @@ class Logged(NamedTuple):
     what: LogEvent
 
 
+@cache
 def name_of(kind: type) -> str:
     """Return the name of an event in a log."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Event")).lower()
@@ -388,16 +389,19 @@ class EventLog:
 
     def event(self, what: LogEvent) -> None:
         """Write one line and flush it, so that a reader sees it at once."""
-        line = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
-        line = {
-            name: _text(value) if isinstance(value, str) else value for name, value in line.items()
-        }
+        given = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
+        line = json.dumps(
+            {
+                name: value if not isinstance(value, str) or value.isascii() else _text(value)
+                for name, value in given.items()
+            }
+        )
         with self.lock:
             if self.over.is_set():
                 return
             for stream in (self.stream, None if isinstance(what, Entry) else self.copy):
                 if stream:
-                    stream.write(json.dumps(line) + "\n")
+                    stream.write(line + "\n")
                     stream.flush()
 
     def close(self) -> None:

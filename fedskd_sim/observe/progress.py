@@ -37,15 +37,13 @@ class Pace:
     printed: int = 0
     last: float = 0.0
 
-    def next(self, line: str) -> list[str]:
-        """Return what is to be printed where a line would be: it, nothing, or that many more will
-        be left out.
-        """
+    def next(self) -> list[str] | None:
+        """Return what is to be printed before the next line; None where that is left out."""
         now = clock.now()
         if self.printed > MOST and now - self.last < SELDOM_S:
-            return []
+            return None
         self.printed, self.last = self.printed + 1, now
-        return [FROM_NOW_ON, line] if self.printed == MOST + 1 else [line]
+        return [FROM_NOW_ON] if self.printed == MOST + 1 else []
 
 
 LOST = "lost"
@@ -354,16 +352,19 @@ class LiveView:
     def _line(self, hospital: str, finished: events.Finished, accuracy: float) -> None:
         if self._interactive or self._quiet:
             return
+        undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
+        before = [] if undone else self._pace.next()
+        if before is None:
+            return
         left = self._lately_left()
         what = WHAT.get(finished.kind, "tested")
         whom = (
             f" {finished.model}" if finished.kind in ("visit", "homecoming", "evaluation") else ""
         )
-        undone = " (rolled back)" if finished.outcome == "rolled_back" else ""
         rest = "" if left is None else f", about {left:.0f} s left"
         place = self._place(finished.round, finished.hop)
         line = f"{place:<17} {hospital} {what}{whom}{undone}: accuracy {accuracy:.1%}{rest}"
-        for text in [line] if undone else self._pace.next(line):
+        for text in (*before, line):
             self._say(text)
 
     def _remark(self, hospital: str, standing: str, text: str) -> None:

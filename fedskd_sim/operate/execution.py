@@ -32,7 +32,7 @@ from fedskd_sim.operate.checks import (
     prove,
 )
 from fedskd_sim.runtimes import folder, location
-from fedskd_sim.runtimes.base import Detachable, Order, Runtime, Watch
+from fedskd_sim.runtimes.base import AnswersQuestions, Detachable, Order, Runtime, Watch
 from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.scenario import Loaded
 
@@ -188,7 +188,8 @@ def follow(
         with attendant.following():
             if not launched:
                 launch(runtime, order)
-            Thread(target=_import_drawing, name="drawing", daemon=True).start()
+            if isinstance(runtime, (AnswersQuestions, Detachable)):  # the run is not in this process
+                Thread(target=_import_drawing, name="drawing", daemon=True).start()
             runtime.wait(attendant.watch)
         with attendant.proving():
             proof = _prove(runtime, order)

@@ -277,9 +277,9 @@ def test_what_draws_the_page_is_imported_while_the_run_goes_on(tmp_path: Path) -
         "def watch(_event):\n"
         "    for one in threading.enumerate(): one.join() if one.name == 'drawing' else None\n"
         "    seen.append({*execution.DRAWING} <= {*sys.modules})\n"
-        "seen, at = [], execution.runtime_of('memory')\n"
+        "seen, at = [], execution.runtime_of('processes')\n"
         "assert not {'numpy', 'matplotlib'} & {*sys.modules}\n"
-        "order = execution.make_order(load(Path(sys.argv[1])), 'memory', Path(sys.argv[2]), None)\n"
+        "order = execution.make_order(load(Path(sys.argv[1])), 'processes', Path(sys.argv[2]), None)\n"
         "execution.carry_out(at, order, execution.Attendant('test', watch=watch))\n"
         "assert seen and all(seen)"
     )
