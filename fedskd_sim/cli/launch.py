@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fedskd_sim.scenario import Loaded
 
 
-def attendant(order: Order) -> Attendant:
+def attendant(order: Order, *, page: bool = True) -> Attendant:
     """Make who attends a run that a command carries out: its progress on the terminal."""
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.operate.execution import Attendant  # noqa: PLC0415
@@ -53,6 +53,7 @@ def attendant(order: Order) -> Attendant:
         proving=_verifying,
         warn=lambda text: click.echo(f"warning: {text}", err=True),
         leaves=_wants_to_detach,
+        page=page,
     )
 
 
@@ -74,7 +75,7 @@ def _wants_to_detach() -> bool:
         return False
 
 
-def tell_end(order: Order, ended: FinishedRun | None) -> None:
+def tell_end(order: Order, ended: FinishedRun | None, file: str = "report.html") -> None:
     """Show how a run ended and what it was worth, or that it goes on without this command."""
     from fedskd_sim.operate.execution import closing_words  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.results.report import as_text  # noqa: PLC0415 - drawing is slow to import
@@ -83,7 +84,7 @@ def tell_end(order: Order, ended: FinishedRun | None) -> None:
         _say_detached(order.folder)
         return
     click.echo("\n" + as_text(ended.summary, whole=False, width=common.width()))
-    click.echo(f"report: {short_path(order.folder / 'report.html')}")
+    click.echo(f"report: {short_path(order.folder / file)}")
     click.echo(f"verified: {ended.proof}")
     if ended.outcome.reason:
         click.echo(f"note: {ended.outcome.reason}")
@@ -135,6 +136,7 @@ def _say_detached(folder: Path) -> None:
     "--keep", is_flag=True, help="Leave the run's objects in the cluster when it has ended."
 )
 @click.option("--watch", is_flag=True, help="Serve the live page of the run, as watch does.")
+@click.option("--no-page", is_flag=True, help="Draw no report.html; report can do it later.")
 @with_exit_code
 def launch(
     scenario: Path,
@@ -158,7 +160,9 @@ def launch(
     """
     from fedskd_sim.operate import execution  # noqa: PLC0415 - only commands that run something pay for it
 
-    canary, only, watched = (cluster.pop(name) for name in ("canary", "canary_only", "watch"))
+    canary, only, watched, pageless = (
+        cluster.pop(name) for name in ("canary", "canary_only", "watch", "no_page")
+    )
     _check_flags(cluster, data, in_cluster=runtime == "kubernetes", canary=canary or only)
     detach = cluster.pop("detach")
     _check_watch(wanted=watched, detach=detach, only=only)
@@ -175,7 +179,8 @@ def launch(
         _say_detached(order.folder)
         return
     with page_of(order.folder, wanted=watched):
-        tell_end(order, execution.carry_out(place, order, attendant(order)))
+        by = attendant(order, page=not pageless)
+        tell_end(order, execution.carry_out(place, order, by), by.file)
 
 
 def _check_watch(*, wanted: bool, detach: bool, only: bool) -> None:

@@ -151,6 +151,13 @@ class Attendant:
     """Is told what went wrong and does not change how the run ended."""
     leaves: Callable[[], bool] = lambda: False
     """Is asked after Ctrl-C, where the run can go on by itself, whether to leave it to itself."""
+    page: bool = True
+    """Whether the page is drawn, too: `report` can do that later."""
+
+    @property
+    def file(self) -> str:
+        """Return which report a person opens."""
+        return "report.html" if self.page else "report.txt"
 
 
 class FinishedRun(NamedTuple):
@@ -188,7 +195,8 @@ def follow(
         with attendant.following():
             if not launched:
                 launch(runtime, order)
-            if isinstance(runtime, (AnswersQuestions, Detachable)):  # the run is not in this process
+            apart = isinstance(runtime, (AnswersQuestions, Detachable))
+            if attendant.page and apart:  # in this process the run would wait for it
                 Thread(target=_import_drawing, name="drawing", daemon=True).start()
             runtime.wait(attendant.watch)
         with attendant.proving():
@@ -196,12 +204,12 @@ def follow(
     except BaseException as error:
         if _is_left(runtime, error, attendant):
             return None
-        _report_so_far(order, begun, error)
+        _report_so_far(order, begun, error, attendant)
         raise
     finally:
         stop(runtime, attendant.warn)
     ended = outcome.note(order.folder, outcome.finish(begun, remark=runtime.remark))
-    summary = report(order.folder, order.loaded, ended)
+    summary = report(order.folder, order.loaded, ended, page=attendant.page)
     discard_custody(order.loaded.scenario, order.run, order.folder)
     return FinishedRun(ended, proof, summary)
 
@@ -236,7 +244,12 @@ def stop(runtime: Runtime, warn: Callable[[str], None]) -> None:
 
 
 def report(
-    run: Path, loaded: Loaded, ended: Outcome | None = None, figures: Path | None = None
+    run: Path,
+    loaded: Loaded,
+    ended: Outcome | None = None,
+    figures: Path | None = None,
+    *,
+    page: bool = True,
 ) -> Summary:
     """Compute the tables and the page of a run folder, and write them into it.
 
@@ -245,6 +258,7 @@ def report(
         loaded: its scenario.
         ended: how the run ended; None for what the folder says.
         figures: where its figures go as files, too; None for nowhere.
+        page: whether the page is drawn, too.
 
     Raises:
         RunUnreadable: something of the folder is missing or damaged.
@@ -254,7 +268,8 @@ def report(
     from fedskd_sim.results.report import Account, write  # noqa: PLC0415 - drawing is slow to import
 
     account = Account.of(loaded, ended or outcome.read(run))
-    return write(run, loaded.scenario.members, loaded.scenario.held_out, account, figures=figures)
+    hospitals = loaded.scenario.members, loaded.scenario.held_out
+    return write(run, *hospitals, account, figures=figures, page=page)
 
 
 def closing_words(ended: Outcome, order: Order) -> str:
@@ -292,15 +307,17 @@ def _is_left(runtime: Runtime, error: BaseException, attendant: Attendant) -> bo
     return True
 
 
-def _report_so_far(order: Order, begun: Outcome, error: BaseException) -> None:
+def _report_so_far(
+    order: Order, begun: Outcome, error: BaseException, attendant: Attendant
+) -> None:
     """Report a run that did not end well as far as it went; nothing here may hide the error that
     ended it.
     """
     ended = outcome.finish(begun, error)
     try:
         outcome.note(order.folder, ended)
-        report(order.folder, order.loaded, ended)
-        error.add_note(f"report: {short_path(order.folder / 'report.html')}")
+        report(order.folder, order.loaded, ended, page=attendant.page)
+        error.add_note(f"report: {short_path(order.folder / attendant.file)}")
     except FedskdError as second:
         error.add_note(f"no report: {second.message}")
     error.add_note(closing_words(ended, order))

@@ -68,6 +68,7 @@ def write(
     account: Account | None = None,
     *,
     figures: Path | None = None,
+    page: bool = True,
 ) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on
     its results alone, and on what its scenario disturbed on purpose.
@@ -78,28 +79,32 @@ def write(
         held_out: those that only evaluate.
         account: what the page says of the run besides its results.
         figures: where every figure goes as SVG, PDF and CSV, too; None for nowhere.
+        page: whether the page is drawn, which takes longer than all else.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
         OutputNotWritable: the reports cannot be written there.
 
     """
-    from fedskd_sim.results.figures import write as write_figures  # noqa: PLC0415 - as below
-    from fedskd_sim.results.page import as_html  # noqa: PLC0415 - drawing is slow to import
-
     order = {name: place for place, name in enumerate(hospitals + held_out)}
     journeys = Journeys.among(order)
     summary, spans = read_results(run, hospitals, held_out, account, journeys=journeys)
-    alike = likeness(run, hospitals + held_out)
-    scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
-    simulated = environment.get("runtime") == "memory"
-    troubles = Troubles.of(run, order, spans, simulated=simulated)
-    course = Course(spans, journeys, troubles, len(order))
-    _publish(run / "report.html", as_html(summary, course, scenario, environment, account, alike))
     if figures:
+        from fedskd_sim.results.figures import write as write_figures  # noqa: PLC0415 - as below
+
         write_figures(figures, summary, spans)
+    if page:
+        from fedskd_sim.results.page import as_html  # noqa: PLC0415 - drawing is slow to import
+
+        scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
+        simulated = environment.get("runtime") == "memory"
+        troubles = Troubles.of(run, order, spans, simulated=simulated)
+        course = Course(spans, journeys, troubles, len(order))
+        alike = likeness(run, hospitals + held_out)
+        shown = as_html(summary, course, scenario, environment, account, alike)
+        _publish(run / "report.html", shown)
     return summary
 
 

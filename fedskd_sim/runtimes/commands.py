@@ -119,7 +119,13 @@ def _answer(
         to.send(found)
 
 
-ALSO = ("fedskd_sim.cli.launch", "fedskd_sim.runtimes.memory", "matplotlib.figure")
+ALSO = (
+    "fedskd_sim.cli.launch",
+    "fedskd_sim.operate.execution",
+    "fedskd_sim.runtimes.memory",
+    "fedskd_sim.custody.verify",
+    "fedskd_sim.results.report",
+)
 """What a launch imports besides."""
 AT_A_TIME = 65_536
 """Bytes of a command's words that are read, and of its last words that are kept."""

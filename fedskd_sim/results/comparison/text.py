@@ -328,7 +328,7 @@ def as_html(
     are where a comparison carries them out.
     """
     planned = {
-        (row.method.label, seed): f"{PLACE.format(label=row.method.label, seed=seed)}/report.html"
+        (row.method.label, seed): f"{PLACE.format(label=row.method.label, seed=seed)}/report.txt"
         for row in comparison.rows
         for seed in comparison.seeds
     }

@@ -226,10 +226,10 @@ class Workshop:
         if self.code:
             self.code.write(draft.parent)
         folder = self.folder(task)
-        data = ["--data", str(self.data)] if self.data else []
+        more = ["--no-page", *(["--data", str(self.data)] if self.data else [])]
         if self.rings:
-            return [*self.rings.launch(task, draft, folder), *data]
-        return ["launch", str(draft), "--on", "memory", "--out", str(folder), *data]
+            return [*self.rings.launch(task, draft, folder), *more]
+        return ["launch", str(draft), "--on", "memory", "--out", str(folder), *more]
 
     def _launch(self, task: PlannedRun, command: Sequence[str]) -> tuple[int, str]:
         """Return a run's exit code, negative for a signal, and its words."""

@@ -73,6 +73,8 @@ FLAGS = {
         "--canary-only",
         "--keep",
         "--watch",
+        # how much is drawn of the results, which stay the same
+        "--no-page",
     },
     "data": set(),
     # a page beside a run: it reads, and changes nothing; --attended is the launcher's own

@@ -279,7 +279,8 @@ def test_what_draws_the_page_is_imported_while_the_run_goes_on(tmp_path: Path) -
         "    seen.append({*execution.DRAWING} <= {*sys.modules})\n"
         "seen, at = [], execution.runtime_of('processes')\n"
         "assert not {'numpy', 'matplotlib'} & {*sys.modules}\n"
-        "order = execution.make_order(load(Path(sys.argv[1])), 'processes', Path(sys.argv[2]), None)\n"
+        "file, out = map(Path, sys.argv[1:])\n"
+        "order = execution.make_order(load(file), 'processes', out, None)\n"
         "execution.carry_out(at, order, execution.Attendant('test', watch=watch))\n"
         "assert seen and all(seen)"
     )

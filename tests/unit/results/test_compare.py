@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,6 +176,16 @@ def test_the_text_of_a_run_is_a_scenario_file_that_says_the_same(scenario_file: 
             assert load(scenario_file(task.text)).scenario == task.scenario
 
 
+def check_that_pages_of_runs_are_drawn_when_asked_for(out: Path, cli: Callable) -> None:
+    """Runs have text and numbers, to which the page of the comparison leads, and no page."""
+    links = re.findall(r'<a href="(runs/[^"]+)">', (out / "compare.html").read_text())
+    assert len(links) == 4
+    assert all((out / link).is_file() for link in links)
+    assert not list(out.glob("runs/*/*/report.html"))
+    assert cli("report", out / "runs" / "local" / "seed-1").returncode == 0
+    assert (out / "runs" / "local" / "seed-1" / "report.html").is_file()
+
+
 @pytest.mark.slow
 def test_a_comparison_runs_once_and_says_what_failed(
     scenario_file: Callable, cli: Callable, tmp_path: Path
@@ -195,7 +206,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     assert "Each seed tests on 16 samples. " in first.stdout
     assert "<svg" in (out / "compare.html").read_text()
     assert not list((out / "runs").glob("*/*.yaml"))
-
+    check_that_pages_of_runs_are_drawn_when_asked_for(out, cli)
     check_that_a_library_finds_the_same(path, out, found)
     check_that_other_code_is_told(path, out)
     (out / "runs" / "local" / "seed-2" / "report.json").unlink()
