@@ -25,6 +25,8 @@ WIDTH, LEAST_WIDTH = 100, 80
 NAME = 22
 ARCHITECTURE = 13
 """So much of its name is shown before a hospital's gets more."""
+SHORTEST = 8
+"""Letters of an architecture below which its column is left out."""
 MOST_ROWS = 40
 """Hospitals of a matrix that a terminal shows."""
 CELL = OWN = 7
@@ -117,9 +119,11 @@ def _table(summary: Summary, width: int) -> Iterator[str]:
     kind = min(kinds - GAP, max(ARCHITECTURE, left - min(names, NAME)), left - len("hospital"))
     first, second, *rest = table.columns
     named = (replace(first, most=min(names, NAME, left - kind)), replace(second, most=kind))
-    yield "Test data of the own hospital and, on average, of the others, in percent."
-    yield ""
-    yield from replace(table, columns=(*named, *rest)).lines()
+    shown = replace(table, columns=(*named, *rest))
+    if kind < SHORTEST:  # on a narrow terminal names are worth more
+        shown = table.some((0, *range(2, len(table.columns))))
+    title = "Test data of the own hospital and, on average, of the others, in percent."
+    yield from (*wrap(title, width), "", *shown.lines())
     yield ""
     yield from wrap(RESTS, width)
 

@@ -337,6 +337,18 @@ def test_the_text_fits_a_terminal(size: int) -> None:
     assert all(name[-4:] in text for name in names)
 
 
+def test_text_follows_the_width_of_a_terminal() -> None:
+    """Sentences and the tables of own, others and matrix keep to it from 80 columns on; names
+    stay, and architectures go first.
+    """
+    names = tuple(f"hospital-{number}" for number in range(12))
+    summary = summarise(story(names), names)
+    for width in (80, 100, 120):
+        text = as_text(summary, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        assert names[-1] in text
+
+
 def labelled(run: Path, **hosts: list[int]) -> None:
     """Write the labels of some hospitals' test data as predictions hold them."""
     (run / "predictions").mkdir()
