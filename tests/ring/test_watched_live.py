@@ -105,3 +105,42 @@ def test_launch_shows_its_run_and_takes_the_page_away(
     assert events(out, "*", "done")
     with pytest.raises(OSError, match="refused"):
         urlopen(f"{address}fragments")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROGRAM, reason="no chromium on PATH")
+def test_the_page_of_a_run_answers_a_browser(
+    program: Callable, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """It says the value that the mouse is at, hides hospitals that are not chosen and enlarges
+    figures, all by a script that its policy allows; without a script values are titles.
+    """
+    names = ", ".join(f"{{name: {name}, architecture: buffer}}" for name in "abc")
+    file = scenario_file(f"name: shown\nhospitals: [{names}]\nalgorithm: {{name: placebo}}\n")
+    launched = program("launch", file, "--on", "memory", "--out", tmp_path / "out")
+    assert launched.wait(PATIENCE_S) == 0, launched.stderr.read()
+    with browser(tmp_path / "profile") as page:
+        page.open((tmp_path / "out" / "report.html").as_uri())
+        until(lambda: page.has(".choose"))
+        page.ask("const one = document.querySelector('[aria-labelledby=accuracy] [data-tip]')")
+        page.ask("one.scrollIntoView({block: 'center'})")
+        at = [page.ask(f"one.getBoundingClientRect().{side}") for side in ("x", "y")]
+        page.do("Input.dispatchMouseEvent", type="mouseMoved", x=at[0] + 3, y=at[1] + 3)
+        until(lambda: page.ask("!document.getElementById('tip').hidden"))
+        assert page.ask("document.getElementById('tip').textContent").endswith(", stop 0: 0.0 %")
+        shown = (
+            "[...document.querySelectorAll('[aria-labelledby=table] tbody tr:not([hidden]) th')]"
+        )
+        assert page.ask(f"{shown}.map((one) => one.textContent).join()") == "a,b,c"
+        page.ask("document.querySelector('.choose input').click()")
+        assert page.ask(f"{shown}.map((one) => one.textContent).join()") == "b,c"
+        assert page.has("[data-of=a].off")
+        assert not page.has("[data-of=b].off")
+        wide = "document.querySelector('.zoom + figure svg').getBoundingClientRect().width"
+        before = page.ask(wide)
+        page.ask("document.querySelector('.zoom').click()")
+        assert page.ask(wide) > before
+        page.do("Emulation.setScriptExecutionDisabled", value=True)
+        page.do("Page.reload")
+        until(lambda: page.has("[aria-labelledby=accuracy] svg title"))
+        assert not page.has(".choose")
