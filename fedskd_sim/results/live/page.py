@@ -27,8 +27,10 @@ from fedskd_sim.results.teaching import Stops, at_hosts, legend, over_stops, tau
 
 LOOK_S, FIRST_LOOK_S = 0.4, 1.5
 """Seconds for which one look reads on, at most, and the first one."""
-SHARE = 50
-"""The time between two refreshes is so many times what the first has computed."""
+SHARE = 200
+"""The time between two refreshes is so many times what the first has computed; what is light and
+what is not have a share each, so that both take at most a hundredth of a processor.
+"""
 SOONEST_S, LATEST_S, BEHIND_S = 1.0, 30.0, 0.05
 MOST_CELLS = 600
 MOST_ROWS = 120
