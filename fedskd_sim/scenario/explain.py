@@ -187,8 +187,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
             choices = [one for one in found if one != OWN or key[-1] == "data"]
             choices += offered_names() if key[-1] == "algorithm" else []
             fix = _suggest_choice(value.get("name"), choices) + YOURS.get(key[-1], "")
-            if key[-1] == "algorithm":
-                fix = whereabouts(value.get("name")) or fix
+            fix = (key[-1] == "algorithm" and whereabouts(value.get("name"))) or fix
             return InvalidValue(
                 f"there is no {key[-1]} {_show(value.get('name'))}", key=(*key, "name"), fix=fix
             )
