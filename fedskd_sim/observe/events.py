@@ -349,7 +349,8 @@ def _forms() -> Mapping[str | None, TypeAdapter[Any]]:
 
 def fields_of(what: LogEvent) -> dict[str, Any]:
     """Return an event's name and fields as they stand in a line."""
-    return {"event": name_of(type(what)), **{one: getattr(what, one) for one in what.__slots__}}
+    kind: Any = type(what)
+    return {"event": name_of(kind), **{one: getattr(what, one) for one in what.__slots__}}
 
 
 def read(line: str | bytes) -> Logged | None:

@@ -37,7 +37,7 @@ from fedskd_sim.runtimes.folder import custody_of
 from fedskd_sim.runtimes.location import memory
 from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.scenario import Loaded, Scenario
-from fedskd_sim.world.forecast import Cost, forecast
+from fedskd_sim.world.forecast import Cost, Pace, forecast
 
 BATCHES, ON_CARDS = 4, 10
 """Batches of a pass of the short run; on cards more, for steps are recorded there, and networks
@@ -310,6 +310,8 @@ class Findings:
     problems: tuple[FedskdError, ...]
     private: tuple[str, ...] = ()
     """What private hospitals will spend in the whole run."""
+    pace: Pace | None = None
+    """What sets the run's pace; None where one process carries all hospitals' steps out."""
 
     @property
     def good(self) -> bool:
@@ -324,7 +326,8 @@ class Findings:
         width = max(len(one.name) for one in self.hospitals)
         for one in self.hospitals:
             memory = amount(one.peak) + (f", {amount(one.card)} of a card" if one.card else "")
-            yield f"  {one.name:<{width}}  {duration(one.session)} a session, {memory}"
+            busy = f", busy {self.pace.busy[one.name]:.0%}" if self.pace else ""
+            yield f"  {one.name:<{width}}  {duration(one.session)} a session{busy}, {memory}"
         yield (
             f"whole run: about {duration(self.usual)} ({duration(self.at_least)} to "
             f"{duration(self.at_most)}), {amount(self.sent)} sent, {amount(self.stored)} on disk "
@@ -342,7 +345,7 @@ class Findings:
         others = [one.session for one in self.hospitals if one is not slowest]
         times = slowest.session / median(others) if others and median(others) else 1.0
         yield f"slowest: {slowest.name}, {times:.1f} times the others' session"
-        yield from self.private
+        yield from [*([self.pace.words] if self.pace else []), *self.private]
         yield f"canary: {'good' if self.good else 'not good'}"
 
     def check(self) -> None:
@@ -466,6 +469,7 @@ def find(measured: Measured, short: Scenario, gauge: Gauge, *, at_once: bool) ->
         tuple(measured.hospitals),
         tuple(_problems(usual.error if at_once else None, stored, gauge)),
         tuple(forecasts(scenario, read_records(measured.folder), read_counts(measured.folder))),
+        usual.pace if at_once else None,
     )
 
 

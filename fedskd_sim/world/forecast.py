@@ -5,7 +5,8 @@ every step is known to cost in place of the step.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,36 @@ Cost = Callable[[str, str, str], float]
 """Seconds of a step: of which kind (as in records), at which hospital, with whose model."""
 
 
+class Pace(NamedTuple):
+    """What a run's hospitals and models do, as shares of its seconds."""
+
+    busy: Mapping[str, float]
+    """Each hospital's steps: the rest of the time it waits."""
+    chains: Mapping[str, float]
+    """Each model's steps, none of which can begin before the one before it has ended. Empty where
+    models do not circulate."""
+
+    @property
+    def words(self) -> str:
+        """What sets the pace, and what would change it: a model whose steps follow one another, or
+        the hospital that has most to do.
+        """
+        host = max(self.busy, key=lambda name: self.busy[name])
+        model = max(self.chains, key=lambda name: self.chains[name], default="")
+        if model and self.chains[model] > self.busy[host]:
+            said = (
+                f"{model}'s model, whose steps at all hospitals follow one another: "
+                f"{self.chains[model]:.0%} of the run. A smaller network there"
+            )
+        else:
+            said = (
+                f"{host}, which is busy for {self.busy[host]:.0%} of the run. Fewer samples or a "
+                "smaller network there"
+            )
+        fewer = ", or fewer visits (algorithm.schedule.visits)," if model else ""
+        return f"pace: set by {said}{fewer} would make it shorter."
+
+
 class Forecast(NamedTuple):
     """How long a run would take, played in simulated time with the steps' measured seconds."""
 
@@ -42,6 +73,8 @@ class Forecast(NamedTuple):
     """Of all steps together, as one process takes that carries out one after the other."""
     error: FedskdError | None
     """What would end it early."""
+    pace: Pace
+    """Where these seconds go; of a run of more than `PLAYED` rounds in so many of them."""
 
 
 @dataclass
@@ -50,7 +83,9 @@ class CostedLearner:
 
     host: str
     cost: Cost
-    pause: Callable[[float], None]
+    pause: Callable[[str, float], None]
+    """Is called with whose model has a step, and its seconds; without a model where that need not
+    wait for the step."""
 
     @property
     def expected(self) -> Mapping[str, Forms]:
@@ -83,12 +118,12 @@ class CostedLearner:
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:  # noqa: ARG002 - nothing arrives
         """Spend a test's time."""
-        self._let_pass("evaluation", model)
+        self._let_pass("evaluation", model, waits=model != self.host)
         return {}
 
     def ensemble(self) -> Measures | None:
         """Spend the time of the test of all models together."""
-        self._let_pass("ensemble", self.host)
+        self._let_pass("ensemble", self.host, waits=False)
         return None
 
     def results(self) -> Mapping[str, Weights]:
@@ -102,8 +137,8 @@ class CostedLearner:
     def restore(self, state: LearnerState) -> None:
         """Take nothing."""
 
-    def _let_pass(self, kind: str, model: str) -> Session:
-        self.pause(self.cost(kind, self.host, model))
+    def _let_pass(self, kind: str, model: str, *, waits: bool = True) -> Session:
+        self.pause(model if waits else "", self.cost(kind, self.host, model))
         return Session({})
 
 
@@ -150,6 +185,7 @@ def forecast(scenario: Scenario, cost: Cost, delay: float = 0.0) -> Forecast:
         whole.seconds + times * (whole.seconds - half.seconds),
         whole.work + times * (whole.work - half.work),
         whole.error or half.error,
+        whole.pace,
     )
 
 
@@ -157,7 +193,7 @@ def _play(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast
     algorithm = scenario.algorithm.model_copy(update={"rounds": rounds})
     scenario = scenario.model_copy(update={"algorithm": algorithm, "faults": ()})
     world, topology, terms = World(_Late(delay)), Topology.of(scenario), Terms.of(scenario, RUN)
-    spent: list[float] = []
+    spent: list[tuple[str, str, float]] = []
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         world.controller = Controller(scenario, RUN, world, EventLog(nowhere))
         for name in scenario.names:
@@ -171,12 +207,26 @@ def _play(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast
     late = [node for node in world.nodes.values() if not node.ended]
     if not own and late:
         own = [late[0].machine.missing(late[0].shell.state)]
-    return Forecast(world.seconds, sum(spent), own[0] if own else None)
+    work = sum(seconds for _, _, seconds in spent)
+    pace = _pace(spent, world.seconds, chained=topology.pattern == "circulation")
+    return Forecast(world.seconds, work, own[0] if own else None, pace)
 
 
-def _pass(world: World, spent: list[float], name: str, seconds: float) -> None:
+def _pace(spent: Sequence[tuple[str, str, float]], whole: float, *, chained: bool) -> Pace:
+    """Add up steps by hospital and by model, as shares of the ``whole`` in seconds."""
+    busy, chains = defaultdict[str, float](float), defaultdict[str, float](float)
+    for host, model, seconds in spent:
+        busy[host] += seconds / whole if whole else 0.0
+        if chained and model:
+            chains[model] += seconds / whole if whole else 0.0
+    return Pace(busy, chains)
+
+
+def _pass(
+    world: World, spent: list[tuple[str, str, float]], name: str, model: str, seconds: float
+) -> None:
     world.nodes[name].cost += seconds
-    spent.append(seconds)
+    spent.append((name, model, seconds))
 
 
 def _same(learner: CostedLearner) -> CostedLearner:

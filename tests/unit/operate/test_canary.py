@@ -16,7 +16,7 @@ from fedskd_sim.operate import canary
 from fedskd_sim.operate.canary import Gauge, Measured, Room, changes, find
 from fedskd_sim.records.files import read_records
 from fedskd_sim.runtimes.memory import MemoryRuntime
-from fedskd_sim.scenario import load
+from fedskd_sim.scenario import FedAvg, load
 from fedskd_sim.world.forecast import PLAYED, forecast
 
 PLACEBO = """
@@ -66,6 +66,26 @@ def test_a_forecast_waits_for_the_slowest_hospital(scenario_file: Callable) -> N
         scenario, lambda kind, host, model: cost(kind, host, model) * (1 + (host == "b"))
     )
     assert slow.seconds > 1.8 * forecast(scenario, cost).seconds
+
+
+def test_a_forecast_says_who_sets_the_pace(scenario_file: Callable) -> None:
+    """Where one model takes twice as long wherever it is, its own steps fill the run and both
+    hospitals wait; where one hospital takes twice as long, that one is busy all the time.
+    """
+    scenario = load(scenario_file(PLACEBO.replace("ROUNDS", "4"))).scenario
+    large = forecast(
+        scenario, lambda kind, host, model: cost(kind, host, model) * (1 + (model == "b"))
+    )
+    assert 0.95 < large.pace.chains["b"] <= 1.0
+    assert max(large.pace.busy.values()) < 0.95
+    assert "pace: set by b's model" in large.pace.words
+    slow = forecast(
+        scenario, lambda kind, host, model: cost(kind, host, model) * (1 + (host == "b"))
+    )
+    assert slow.pace.busy["b"] > max(slow.pace.busy["a"], *slow.pace.chains.values())
+    assert "pace: set by b, which is busy for " in slow.pace.words
+    mutual = scenario.model_copy(update={"algorithm": FedAvg(name="fedavg", rounds=2)})
+    assert not forecast(mutual, cost).pace.chains
 
 
 def test_a_forecast_meets_the_time_outs_of_the_run(scenario_file: Callable) -> None:
@@ -140,6 +160,7 @@ def test_a_canary_that_is_not_good_says_what_does_not_suffice(
     found = find(Measured(loaded.scenario, folder, 1.0), loaded.scenario, gauge, at_once=True)
     assert not found.good
     assert [*found.lines()][-1] == "canary: not good"
+    assert [line for line in found.lines() if line.startswith("pace: set by ")]
     with pytest.raises(CanaryFailed, match=words) as caught:
         found.check()
     assert caught.value.fix
