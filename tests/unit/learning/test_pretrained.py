@@ -161,6 +161,7 @@ def test_a_file_that_is_not_the_known_one_is_refused(monkeypatch: pytest.MonkeyP
 def test_wrong_options_are_told_with_their_key(
     options: dict[str, str], key: tuple[str, ...], words: str
 ) -> None:
+    """Before anything starts, with what may stand there."""
     (found,) = problems(chosen(**options))
     assert found.key == key
     assert words in str(found)

@@ -312,14 +312,15 @@ def test_what_results_say_in_words_stands_in_a_kept_table() -> None:
 
 
 def test_pages_have_their_size() -> None:
-    """A page has at most 1,500 words, the results 3,000 with a summary first, and a reference as
-    many as it takes; without results, reference and fillings the manual has at most 14,000.
+    """A page has at most 1,500 words, the results beside their kept tables and with a summary
+    first; a reference as many as it takes. Without results, reference and fillings the manual has
+    at most 14,000.
     """
     menu = run_path(str(ROOT / "docs" / "conf.py"))["MENU"]
     words = {
         page.stem: sum(
             PROSE["words"](one)
-            for text in PROSE["paragraphs"](written(page))
+            for text in PROSE["paragraphs"](REFERENCE["TABLE"].sub("", written(page)))
             for one in PROSE["sentences"](text)
         )
         for page in PAGES[1:]
@@ -327,8 +328,8 @@ def test_pages_have_their_size() -> None:
     }
     results = RESULTS.read_text(encoding="utf-8")
     assert results.index("| question | answer |") < results.index("\n## ")
-    assert words.pop("results") <= 3_000
     assert {page: count for page, count in words.items() if count > 1_500} == {}
+    del words["results"]
     assert sum(words.values()) <= 14_000
 
 
