@@ -24,7 +24,6 @@ from fedskd_sim.cli.common import (
 )
 from fedskd_sim.errors import RunUnreadable
 from fedskd_sim.observe.words import amount, counted, short_path
-from fedskd_sim.records.files import no_run
 
 if TYPE_CHECKING:
     from fedskd_sim.results.live.server import LiveServer
@@ -155,6 +154,8 @@ def open_page(run: Path) -> None:
     pages = [one for name in ("report.html", "compare.html") if (one := run / name).is_file()]
     if not pages:
         if not (run / "scenario.yaml").is_file():
+            from fedskd_sim.records.files import no_run  # noqa: PLC0415 - help and completion need no records
+
             raise no_run(run)
         place = short_path(run)
         fix = f"'fedskd-sim report {place}' makes it, 'fedskd-sim watch {place}' shows a live page"

@@ -39,6 +39,7 @@ def as_html(
     scenario: str,
     environment: Mapping[str, str],
     account: Account | None = None,
+    *,
     alike: Likeness | None = None,
 ) -> str:
     """Write the page.
@@ -52,29 +53,34 @@ def as_html(
         alike: what was probed of similarities; None for nothing.
 
     """
-    template = templates().get_template(TEMPLATE)
-    text: str = template.render(
-        summary=summary,
-        travels=waypictures.travels(summary),
-        some_ways=waypictures.sampling(summary),
-        some_times=timeline.sampling(summary, course.spans),
-        numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
-        tables=_tables(summary),
-        rests=RESTS,
-        titles=TITLES,
-        drawn_hosts=_count_drawn(summary),
-        scenario=scenario,
-        environment=environment,
-        account=account,
-        facts=_facts(account, course, environment),
-        samples=samples,
-        course=course.on_page(summary.hospitals),
-        pictures=_draw_pictures(summary, course),
-        taught=taught(summary),
-        alike=alike or Likeness(),
-        **_script(),
+    text: str = (
+        templates()
+        .get_template(TEMPLATE)
+        .render(
+            summary=summary,
+            travels=waypictures.travels(summary),
+            some_ways=waypictures.sampling(summary),
+            some_times=timeline.sampling(summary, course.spans),
+            numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
+            tables=_tables(summary),
+            **_WORDS,
+            drawn_hosts=_count_drawn(summary),
+            scenario=scenario,
+            environment=environment,
+            account=account,
+            facts=_facts(account, course, environment),
+            samples=samples,
+            course=course.on_page(summary.hospitals),
+            pictures=_draw_pictures(summary, course),
+            taught=taught(summary),
+            alike=alike or Likeness(),
+            **_script(),
+        )
     )
     return text
+
+
+_WORDS = {"rests": RESTS, "titles": TITLES}
 
 
 def _script() -> dict[str, str]:

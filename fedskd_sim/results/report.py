@@ -103,7 +103,7 @@ def write(
         troubles = Troubles.of(run, order, spans, simulated=simulated)
         course = Course(spans, journeys, troubles, len(order))
         alike = likeness(run, hospitals + held_out)
-        shown = as_html(summary, course, scenario, environment, account, alike)
+        shown = as_html(summary, course, scenario, environment, account, alike=alike)
         _publish(run / "report.html", shown)
     return summary
 

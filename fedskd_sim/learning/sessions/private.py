@@ -184,12 +184,17 @@ def train(
         for role in moment.changed:
             set_rate(optimisers[role], job.training, moment, job.during)
             change(models.by_role[role], optimisers[role])
+    _check_finite(models)
+    cost = guard.rule.rate * len(job.samples.labels)
+    return _sums(models, planned, cost, teaching)
+
+
+def _check_finite(models: SessionModels) -> None:
+    """Raise NonFinite if a weight of a model is not."""
     for role, model in models.learners.items():
         if not all(part.isfinite().all() for part in model.parameters()):
             text = f"a weight of the {role} is not finite after the last step"
             raise NonFinite(text)
-    cost = guard.rule.rate * len(job.samples.labels)
-    return _sums(models, planned, cost, teaching)
 
 
 def _sums(

@@ -20,14 +20,7 @@ def comparison(
     RunUnreadable.
     """
     labels = {method.label for method in methods}
-    good, with_canaries = (
-        {
-            (outcome.task.label, outcome.task.index): outcome
-            for outcome in outcomes
-            if not outcome.code and outcome.task.audited is audited
-        }
-        for audited in (False, True)
-    )
+    good, with_canaries = (_finished(outcomes, audited=audited) for audited in (False, True))
     indices = sorted(
         {index for _, index in good if all((label, index) in good for label in labels)}
     )
@@ -56,6 +49,15 @@ def comparison(
         *_origins(compared),
     )
     return MethodTable(rows, control, seeds, notes)
+
+
+def _finished(outcomes: Sequence[RunResult], *, audited: bool) -> dict[tuple[str, int], RunResult]:
+    """Return the runs that ended well, with canaries or without, by label and seed's index."""
+    return {
+        (outcome.task.label, outcome.task.index): outcome
+        for outcome in outcomes
+        if not outcome.code and outcome.task.audited is audited
+    }
 
 
 def _score(method: Method, run: RunResult) -> Score:

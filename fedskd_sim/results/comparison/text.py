@@ -332,18 +332,7 @@ def as_html(
         for row in comparison.rows
         for seed in comparison.seeds
     }
-    parts = [
-        {
-            "title": NAMES[metric],
-            "conclusion": conclusion(comparison, metric, "mean"),
-            "levels": levels(comparison, metric).embedded(),
-            "differences": (found := differences(comparison, metric)) and found.embedded(),
-            "table": _scores(comparison, metric),
-            "basis": [*_basis(comparison, metric)],
-        }
-        for metric in SCORES
-        if comparison.present(metric, "own")
-    ]
+    parts = [_part(comparison, one) for one in SCORES if comparison.present(one, "own")]
     page: str = (
         templates()
         .get_template(TEMPLATE)
@@ -362,6 +351,19 @@ def as_html(
         )
     )
     return page
+
+
+def _part(comparison: MethodTable, metric: str) -> dict[str, Any]:
+    """Return what the page says of a metric."""
+    found = differences(comparison, metric)
+    return {
+        "title": NAMES[metric],
+        "conclusion": conclusion(comparison, metric, "mean"),
+        "levels": levels(comparison, metric).embedded(),
+        "differences": found and found.embedded(),
+        "table": _scores(comparison, metric),
+        "basis": [*_basis(comparison, metric)],
+    }
 
 
 def _price(comparison: MethodTable) -> dict[str, Any]:
