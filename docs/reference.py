@@ -31,7 +31,9 @@ from fedskd_sim.cli import main
 from fedskd_sim.learning.networks.listed import LISTED
 from fedskd_sim.learning.networks.listing import shipped
 from fedskd_sim.observe.words import amount
-from fedskd_sim.results.comparison.statistics import Difference, seed_mean
+from fedskd_sim.privacy.attacks import Guesses
+from fedskd_sim.results.comparison.price import SHOWN
+from fedskd_sim.results.comparison.statistics import Difference, compare_paired, seed_mean
 from fedskd_sim.results.comparison.tables import COMPARED, SCORES
 from fedskd_sim.results.comparison.text import NAMES, format_difference
 from fedskd_sim.results.rows import percent
@@ -323,6 +325,39 @@ def with_tables(markdown: str) -> str:
     )
 
 
+NAMED = {"clip": "none, clipped"}
+"""What has no epsilon."""
+
+
+def privacy_on_abide() -> str:
+    """Write what privacy costs every method, and what attackers tell, from values of every seed."""
+    kept = json.loads((RESULTS / "privacy" / "abide.json").read_text(encoding="utf-8"))
+    places = ("own", "others", "ensemble")
+    heads = ["method", "epsilon", *places, "ensemble, difference to none", *SHOWN]
+    rows = [heads, ["---"] * len(heads)]
+    for method in kept["methods"]:
+        none = method["arms"][0]["auc"]["ensemble"]
+        for arm in method["arms"]:
+            found = compare_paired(arm["auc"]["ensemble"], none)
+            points = f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+            points = points if arm is not method["arms"][0] else ""
+            means = [percent(_mean(arm["auc"][place])) for place in places]
+            told = [_told(arm["attackers"].get(score)) for score in SHOWN.values()]
+            rows.append(
+                [method["label"], NAMED.get(arm["epsilon"], arm["epsilon"]), *means, points, *told]
+            )
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def _told(found: Mapping[str, Sequence[float]] | None) -> str:
+    """Write the membership AUC of an attacker and the least epsilon that canaries prove."""
+    if found is None:
+        return ""
+    guessed, right = (int(sum(found[name])) for name in ("guessed", "right"))
+    bound = Guesses(2 * guessed, guessed, right).epsilon()
+    return f"{_mean(found['auc']):.2f}, {bound:.1f}"
+
+
 def python_names() -> str:
     """List the public names, each with the first sentence of its docstring."""
     rows = (f"| `{name}` | {_first_sentence(name)} |" for name in _names())
@@ -356,6 +391,7 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "own": own,
     "elsewhere": elsewhere,
+    "privacy-on-abide": privacy_on_abide,
     "python-names": python_names,
     BUILT: python_api,
 }
