@@ -23,7 +23,6 @@ from fedskd_sim.results.charts import MOST_LINES
 from fedskd_sim.results.figures import templates
 from fedskd_sim.results.lamport import Course
 from fedskd_sim.results.rows import Column, Table, percent
-from fedskd_sim.results.similarities import Likeness
 from fedskd_sim.results.tables import Summary
 from fedskd_sim.results.teaching import each_model, taught
 from fedskd_sim.results.text import RESTS, TITLES, measured
@@ -39,8 +38,6 @@ def as_html(
     scenario: str,
     environment: Mapping[str, str],
     account: Account | None = None,
-    *,
-    alike: Likeness | None = None,
 ) -> str:
     """Write the page.
 
@@ -50,7 +47,6 @@ def as_html(
         scenario: the text of the scenario file.
         environment: what the run ran on.
         account: what its algorithm is, and how it ended; None where that is not known.
-        alike: what was probed of similarities; None for nothing.
 
     """
     text: str = (
@@ -73,7 +69,6 @@ def as_html(
             course=course.on_page(summary.hospitals),
             pictures=_draw_pictures(summary, course),
             taught=taught(summary),
-            alike=alike or Likeness(),
             **_script(),
         )
     )

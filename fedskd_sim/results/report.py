@@ -102,8 +102,7 @@ def write(
         simulated = environment.get("runtime") == "memory"
         troubles = Troubles.of(run, order, spans, simulated=simulated)
         course = Course(spans, journeys, troubles, len(order))
-        alike = likeness(run, hospitals + held_out)
-        shown = as_html(summary, course, scenario, environment, account, alike=alike)
+        shown = as_html(summary, course, scenario, environment, account)
         _publish(run / "report.html", shown)
     return summary
 
@@ -148,6 +147,8 @@ def _summary(
         summary_of(found, rarest_classes(run)), samples=tuple(counts), disturbed=disturbed
     )
     summary = replace(summary, reveals=audited(run, account.scenario)) if account else summary
+    alike = likeness(run, tuple(order))
+    summary = replace(summary, alike=alike if alike.anything else None)
     cut = torn(run)
     patients = assess(run, found.kept, hospitals, held_out, cut)
     if patients:

@@ -67,7 +67,7 @@ class Probed(NamedTuple):
     """(2, 2, n)."""
 
 
-class DrawnStop(NamedTuple):
+class ShownStop(NamedTuple):
     """A stop on a page: its title, a drawing for each level, and what differs most."""
 
     title: str
@@ -86,7 +86,7 @@ class Example(NamedTuple):
 class Likeness:
     """What a page shows of similarities; empty parts where nothing was probed."""
 
-    stops: tuple[DrawnStop, ...] = ()
+    stops: tuple[ShownStop, ...] = ()
     of: int = 0
     """Stops that were probed."""
     final: Markup | None = None
@@ -178,7 +178,7 @@ def _of_schema(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _shown(stop: Probed, slices: Sequence[NDArray[np.int64]]) -> DrawnStop:
+def _shown(stop: Probed, slices: Sequence[NDArray[np.int64]]) -> ShownStop:
     title = f"round {stop.round}, hop {stop.hop}: {stop.model} at {stop.host}"
     drawings = []
     for level, values in stop.matrices.items():
@@ -190,7 +190,7 @@ def _shown(stop: Probed, slices: Sequence[NDArray[np.int64]]) -> DrawnStop:
     if slices and "region" in stop.matrices:
         name = "regions on three slices of the atlas: mean difference of both models"
         drawings.append((name, _on_slices(title, stop, slices)))
-    return DrawnStop(title, tuple(drawings), _most_different(stop))
+    return ShownStop(title, tuple(drawings), _most_different(stop))
 
 
 def _maps(values: Floats, grid: tuple[int, ...]) -> Floats:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.records import NOTHING, Record, SampleCounts
@@ -30,6 +30,9 @@ from fedskd_sim.results.notes import (
 )
 from fedskd_sim.results.patients import Patients, as_plain, thin
 from fedskd_sim.results.rows import plain
+
+if TYPE_CHECKING:
+    from fedskd_sim.results.similarities import Likeness
 
 METRICS = (*ONE_LABEL.titles,)
 WAY = ("stop", "round", "hop", "host", "home", "rolled_back", "accuracy", "drift")
@@ -102,6 +105,8 @@ class Summary:
     """What disturbed the run on purpose; empty where nothing did, or nobody knows."""
     reveals: Audited | None = None
     """What an audit finds; None where the run has kept nothing for one."""
+    alike: Likeness | None = None
+    """What was probed of similarities, drawn; None where nothing was."""
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:
