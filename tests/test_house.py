@@ -64,6 +64,8 @@ REMEMBERED = {
     "learning/networks/pretrained.py:features",  # a file whose digest is known
     "datasets/abide_rois.py:regions_with_signal",  # a run's files do not change
     "observe/events.py:_forms",
+    "observe/events.py:name_of",  # a class has one name
+    "scenario/part.py:_said_under_keys",  # the text of a module does not change
     "records/files.py:_forms",
     "scenario/packages.py:_offers",  # as long as nothing is installed or removed
     "privacy/accountant.py:_composed",  # the same numbers spend the same

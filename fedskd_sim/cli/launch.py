@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from fedskd_sim.scenario import Loaded
 
 
+FLAGS = ("canary", "canary_only", "watch", "no_page")
+"""Flags of ``launch`` that say nothing of a cluster."""
+
+
 def attendant(order: Order, *, page: bool = True) -> Attendant:
     """Make who attends a run that a command carries out: its progress on the terminal."""
     from fedskd_sim.observe.progress import LiveView  # noqa: PLC0415 - only commands that run something pay for it
@@ -75,7 +79,7 @@ def _wants_to_detach() -> bool:
         return False
 
 
-def tell_end(order: Order, ended: FinishedRun | None, file: str = "report.html") -> None:
+def tell_end(order: Order, ended: FinishedRun | None) -> None:
     """Show how a run ended and what it was worth, or that it goes on without this command."""
     from fedskd_sim.operate.execution import closing_words  # noqa: PLC0415 - only commands that run something pay for it
     from fedskd_sim.results.report import as_text  # noqa: PLC0415 - drawing is slow to import
@@ -84,7 +88,8 @@ def tell_end(order: Order, ended: FinishedRun | None, file: str = "report.html")
         _say_detached(order.folder)
         return
     click.echo("\n" + as_text(ended.summary, whole=False, width=common.width()))
-    click.echo(f"report: {short_path(order.folder / file)}")
+    page, text = (order.folder / f"report.{form}" for form in ("html", "txt"))
+    click.echo(f"report: {short_path(page if page.is_file() else text)}")
     click.echo(f"verified: {ended.proof}")
     if ended.outcome.reason:
         click.echo(f"note: {ended.outcome.reason}")
@@ -160,9 +165,7 @@ def launch(
     """
     from fedskd_sim.operate import execution  # noqa: PLC0415 - only commands that run something pay for it
 
-    canary, only, watched, pageless = (
-        cluster.pop(name) for name in ("canary", "canary_only", "watch", "no_page")
-    )
+    canary, only, watched, pageless = map(cluster.pop, FLAGS)
     _check_flags(cluster, data, in_cluster=runtime == "kubernetes", canary=canary or only)
     detach = cluster.pop("detach")
     _check_watch(wanted=watched, detach=detach, only=only)
@@ -179,8 +182,7 @@ def launch(
         _say_detached(order.folder)
         return
     with page_of(order.folder, wanted=watched):
-        by = attendant(order, page=not pageless)
-        tell_end(order, execution.carry_out(place, order, by), by.file)
+        tell_end(order, execution.carry_out(place, order, attendant(order, page=not pageless)))
 
 
 def _check_watch(*, wanted: bool, detach: bool, only: bool) -> None:

@@ -37,7 +37,7 @@ from fedskd_sim.runtimes.folder import custody_of
 from fedskd_sim.runtimes.location import memory
 from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.scenario import Loaded, Scenario
-from fedskd_sim.world.forecast import Cost, Pace, forecast
+from fedskd_sim.world.forecast import Cost, RunPace, forecast
 
 BATCHES, ON_CARDS = 4, 10
 """Batches of a pass of the short run; on cards more, for steps are recorded there, and networks
@@ -310,7 +310,7 @@ class Findings:
     problems: tuple[FedskdError, ...]
     private: tuple[str, ...] = ()
     """What private hospitals will spend in the whole run."""
-    pace: Pace | None = None
+    pace: RunPace | None = None
     """What sets the run's pace; None where one process carries all hospitals' steps out."""
 
     @property

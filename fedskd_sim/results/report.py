@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
@@ -96,15 +97,25 @@ def write(
 
         write_figures(figures, summary, spans)
     if page:
-        from fedskd_sim.results.page import as_html  # noqa: PLC0415 - drawing is slow to import
-
-        scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
+        environment = _environment(run / "environment.json")
         simulated = environment.get("runtime") == "memory"
         troubles = Troubles.of(run, order, spans, simulated=simulated)
-        course = Course(spans, journeys, troubles, len(order))
-        shown = as_html(summary, course, scenario, environment, account)
-        _publish(run / "report.html", shown)
+        _draw(run, summary, Course(spans, journeys, troubles, len(order)), environment, account)
     return summary
+
+
+def _draw(
+    run: Path,
+    summary: Summary,
+    course: Course,
+    environment: Mapping[str, Any],
+    account: Account | None,
+) -> None:
+    """Write the page of a run."""
+    from fedskd_sim.results.page import as_html  # noqa: PLC0415 - drawing is slow to import
+
+    scenario = _text(run / "scenario.yaml")
+    _publish(run / "report.html", as_html(summary, course, scenario, environment, account))
 
 
 def read_results(

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.scenario.part import (
@@ -410,7 +409,7 @@ class AnyKeys:
     """Describes a hospital's ``data``: any keys of any kind of data, none of them required."""
 
     def __get_pydantic_json_schema__(
-        self, _core_schema: CoreSchema, _handler: GetJsonSchemaHandler, /
+        self, _core_schema: Any, _handler: GetJsonSchemaHandler, /
     ) -> JsonSchemaValue:
         """Write it when it is asked for."""
         return _overrides_schema()

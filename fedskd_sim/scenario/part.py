@@ -21,7 +21,6 @@ from pydantic import (
     GetJsonSchemaHandler,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from fedskd_sim.errors import InvalidValue, Key
 
@@ -64,7 +63,7 @@ class Part(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
+        cls, core_schema: Any, handler: GetJsonSchemaHandler, /
     ) -> JsonSchemaValue:
         """Add the text under every key."""
         found = handler(core_schema)

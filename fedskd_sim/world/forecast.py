@@ -34,7 +34,7 @@ Cost = Callable[[str, str, str], float]
 """Seconds of a step: of which kind (as in records), at which hospital, with whose model."""
 
 
-class Pace(NamedTuple):
+class RunPace(NamedTuple):
     """What a run's hospitals and models do, as shares of its seconds."""
 
     busy: Mapping[str, float]
@@ -73,7 +73,7 @@ class Forecast(NamedTuple):
     """Of all steps together, as one process takes that carries out one after the other."""
     error: FedskdError | None
     """What would end it early."""
-    pace: Pace
+    pace: RunPace
     """Where these seconds go; of a run of more than `PLAYED` rounds in so many of them."""
 
 
@@ -212,14 +212,14 @@ def _play(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast
     return Forecast(world.seconds, work, own[0] if own else None, pace)
 
 
-def _pace(spent: Sequence[tuple[str, str, float]], whole: float, *, chained: bool) -> Pace:
+def _pace(spent: Sequence[tuple[str, str, float]], whole: float, *, chained: bool) -> RunPace:
     """Add up steps by hospital and by model, as shares of the ``whole`` in seconds."""
     busy, chains = defaultdict[str, float](float), defaultdict[str, float](float)
     for host, model, seconds in spent:
         busy[host] += seconds / whole if whole else 0.0
         if chained and model:
             chains[model] += seconds / whole if whole else 0.0
-    return Pace(busy, chains)
+    return RunPace(busy, chains)
 
 
 def _pass(
