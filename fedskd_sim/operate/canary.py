@@ -495,7 +495,6 @@ def _problems(end: FedskdError | None, stored: int, gauge: Gauge) -> Iterator[Fe
         )
     for name, (whole, _) in room.cards.items():
         if (least := gauge.least_of_cards[name]) < SPARE_MEMORY * whole:
-            yield CanaryFailed(
-                f"{amount(least)} of {amount(whole)} of {name}'s memory were left",
-                fix="use a smaller training.batch_size, or let fewer hospitals share the card",
-            )
+            text = f"{amount(least)} of {amount(whole)} of {name}'s memory were left"
+            fix = "use a smaller training.batch_size, or let fewer hospitals share the card"
+            yield CanaryFailed(text, fix=fix)

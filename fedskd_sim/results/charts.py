@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.results.lamport import ink_of, look_of
 from fedskd_sim.results.patients import thin
 from fedskd_sim.results.rows import digits
 from fedskd_sim.results.svg import (
@@ -32,6 +31,8 @@ from fedskd_sim.results.svg import (
     Drawn,
     Numbers,
     Plot,
+    ink_of,
+    look_of,
 )
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from fedskd_sim.observe.words import amount, short
 from fedskd_sim.records import Timing
 from fedskd_sim.results.account import AWAY, DIED, STRUCK, WAITS, Absence, Troubles
 from fedskd_sim.results.rows import Column, Table, digits
-from fedskd_sim.results.svg import DASHES, NAME, SERIES, Colour
+from fedskd_sim.results.svg import NAME, SERIES, ink_of, look_of
 from fedskd_sim.results.timeline import Spans
 
 MOST_PIECES = 1200
@@ -224,18 +224,6 @@ def style(models: int) -> str:
             f"marker-end:url(#head-{colour.name})}}.b{number}{{fill:{ink_of(colour)}}}"
         )
     return "\n".join(lines)
-
-
-def look_of(number: int) -> tuple[Colour, str]:
-    """Return a model's colour and dashes ('': none), which no others of three dozen have."""
-    dashes = DASHES[(number + number // len(SERIES)) % len(DASHES)]
-    dashed = "" if isinstance(dashes, str) else " ".join(f"{1.5 * one:g}" for one in dashes[1])
-    return SERIES[number % len(SERIES)], dashed
-
-
-def ink_of(colour: Colour) -> str:
-    """Write a colour as a style sheet knows it."""
-    return f"var(--{colour.name},{colour.light})"
 
 
 def _heads() -> str:

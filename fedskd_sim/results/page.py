@@ -49,33 +49,28 @@ def as_html(
         account: what its algorithm is, and how it ended; None where that is not known.
 
     """
-    text: str = (
-        templates()
-        .get_template(TEMPLATE)
-        .render(
-            summary=summary,
-            travels=waypictures.travels(summary),
-            some_ways=waypictures.sampling(summary),
-            some_times=timeline.sampling(summary, course.spans),
-            numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
-            tables=_tables(summary),
-            **_WORDS,
-            drawn_hosts=_count_drawn(summary),
-            scenario=scenario,
-            environment=environment,
-            account=account,
-            facts=_facts(account, course, environment),
-            samples=samples,
-            course=course.on_page(summary.hospitals),
-            pictures=_draw_pictures(summary, course),
-            taught=taught(summary),
-            **_script(),
-        )
+    page = templates().get_template(TEMPLATE)
+    text: str = page.render(
+        summary=summary,
+        travels=waypictures.travels(summary),
+        some_ways=waypictures.sampling(summary),
+        some_times=timeline.sampling(summary, course.spans),
+        numbered=len(summary.hospitals) <= pictures.MOST_NUMBERED,
+        tables=_tables(summary),
+        rests=RESTS,
+        titles=TITLES,
+        drawn_hosts=_count_drawn(summary),
+        scenario=scenario,
+        environment=environment,
+        account=account,
+        facts=_facts(account, course, environment),
+        samples=samples,
+        course=course.on_page(summary.hospitals),
+        pictures=_draw_pictures(summary, course),
+        taught=taught(summary),
+        **_script(),
     )
     return text
-
-
-_WORDS = {"rests": RESTS, "titles": TITLES}
 
 
 def _script() -> dict[str, str]:

@@ -162,6 +162,18 @@ def _theme(name: str) -> Iterator[None]:
         yield
 
 
+def look_of(number: int) -> tuple[Colour, str]:
+    """Return a model's colour and dashes ('': none), which no others of three dozen have."""
+    dashes = DASHES[(number + number // len(SERIES)) % len(DASHES)]
+    dashed = "" if isinstance(dashes, str) else " ".join(f"{1.5 * one:g}" for one in dashes[1])
+    return SERIES[number % len(SERIES)], dashed
+
+
+def ink_of(colour: Colour) -> str:
+    """Write a colour as a style sheet knows it."""
+    return f"var(--{colour.name},{colour.light})"
+
+
 def mark(hospital: str = "", tip: str = "") -> str:
     """Return the group id of a shape that is of a hospital, and says something when it is pointed
     at.

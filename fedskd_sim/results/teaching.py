@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from fedskd_sim.results.charts import MOST_LINES, Cells, Chart, heat, lines
 from fedskd_sim.results.gathered import LEVELS, Way
-from fedskd_sim.results.lamport import ink_of, look_of
 from fedskd_sim.results.rows import Column, Table
-from fedskd_sim.results.svg import Drawn
+from fedskd_sim.results.svg import Drawn, ink_of, look_of
 from fedskd_sim.results.tables import Summary
 
 Floats = NDArray[np.float64]

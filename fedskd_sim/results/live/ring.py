@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from html import escape
 
 from fedskd_sim.observe.words import short
-from fedskd_sim.results.lamport import CROSS, ink_of
+from fedskd_sim.results.lamport import CROSS
 from fedskd_sim.results.live.reading import RunReader, Whereabouts
-from fedskd_sim.results.svg import INK, MUTED, RULE, SERIES
+from fedskd_sim.results.svg import INK, MUTED, RULE, SERIES, ink_of
 
 SIZE, RADIUS = 560, 190
 FEW, MANY = 12, 30

@@ -313,5 +313,5 @@ def test_the_page_links_the_report_of_every_run() -> None:
     links = re.findall(r' href="([^"#][^"]*)"', page)
     assert len(links) == len({*links}) == 4
     assert all(
-        re.fullmatch(r"runs/(circulation|fedskd)/seed-\d+/report\.html", link) for link in links
+        re.fullmatch(r"runs/(circulation|fedskd)/seed-\d+/report\.txt", link) for link in links
     )
