@@ -365,7 +365,7 @@ def test_a_release_goes_when_what_came_home_was_found_whole(
         return "all of them"
 
     monkeypatch.setattr(execution, "prove", prove)
-    monkeypatch.setattr(execution, "report", lambda *_, page: None)
+    monkeypatch.setattr(execution, "report", lambda *_, **__: None)
     place, attendant = launcher(rotated()[0], folder), execution.Attendant("collect")
     if broken:
         with pytest.raises(RunUnreadable) as caught:
