@@ -370,7 +370,7 @@ def _elements(
             yield f'<rect {box} fill="none" stroke="{ink_of(RULE)}" stroke-dasharray="2 2"/>'
             continue
         shade = float(shades[row, column])
-        text = f"{value:+.1f}" if cells.signed else digits(value)
+        text = f"{round(value, 1) + 0.0:+.1f}" if cells.signed else digits(value)
         yield (
             f'<g data-of="{escape(cells.rows[row])}">'
             f"<title>{escape(about)}: {text} {cells.unit}</title><rect {box} "

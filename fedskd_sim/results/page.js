@@ -28,7 +28,7 @@
     button.addEventListener("click", () => {
       button.textContent = figure.classList.toggle("large") ? "Reduce" : "Enlarge";
     });
-    figure.before(button);
+    figure.prepend(button);
   }
 
   const names = JSON.parse(main.dataset.hospitals), known = new Set(names);
