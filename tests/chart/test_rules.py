@@ -90,9 +90,11 @@ def exported() -> dict[str, set[str]]:
     metrics = HospitalMetrics("s", "north", Topology(("north", "south"), 1))
     metrics.phase("visit", 1)
     measures = {name: Measure(1.0, 2.0) for name in GAUGES}
+    metrics.may_spend(2.0)
     record = Record(
         "s", 1, "visit", 1, 1, "north", "south", "buffer", "trained",
         reason="", samples=1, steps=1, bytes=1, digest_in="", digest_out="", measures=measures,
+        private={"queries": 1, "epsilon": 1.0},
     )  # fmt: skip
     metrics.count_step(record)
     metrics.took("session", 1.0)
