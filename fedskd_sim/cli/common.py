@@ -258,13 +258,12 @@ def say_error(kind: str, text: str) -> None:
     """Write an error on standard error; on a terminal its first word has a colour, unless NO_COLOR
     is set.
     """
-    terminal = console(stderr=True)
-    if not terminal.is_terminal or terminal.no_color:
-        click.echo(f"{kind}: {text}", err=True)
+    if not sys.stderr.isatty() or "NO_COLOR" in os.environ:
+        click.echo(f"{kind}: {text}", err=True)  # the controller's image has no rich
         return
     from rich.text import Text  # noqa: PLC0415 - only errors on a terminal pay for it
 
-    terminal.print(Text.assemble((f"{kind}:", "bold red"), f" {text}"), soft_wrap=True)
+    console(stderr=True).print(Text.assemble((f"{kind}:", "bold red"), f" {text}"), soft_wrap=True)
 
 
 def command() -> str:

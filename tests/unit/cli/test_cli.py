@@ -556,3 +556,16 @@ def test_commands_do_not_import_what_they_do_not_need(tmp_path: Path) -> None:
     call("launch", file, "--on", "memory", "--out", tmp_path / "run")
     assert "rich" in (shown := imported("status", str(tmp_path / "run")))
     assert not shown & slow
+
+
+def test_an_error_is_told_where_nothing_draws() -> None:
+    """The controller's image has no rich; an error there has its words and its exit code too."""
+    code = (
+        "import sys; sys.modules['rich'] = None; sys.argv = ['fedskd-sim', 'validate', 'no.yaml'];"
+        "from fedskd_sim.__main__ import run; run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 10, done.stderr
+    assert done.stderr.startswith("error: no.yaml")
