@@ -136,7 +136,8 @@ def test_the_page_of_a_run_answers_a_browser(
         assert page.ask(f"{shown}.map((one) => one.textContent).join()") == "b,c"
         assert page.has("[data-of=a].off")
         assert not page.has("[data-of=b].off")
-        wide = "document.querySelector('.zoom').parentElement.querySelector('svg').getBoundingClientRect().width"
+        drawn = "document.querySelector('.zoom').parentElement.querySelector('svg')"
+        wide = f"{drawn}.getBoundingClientRect().width"
         before = page.ask(wide)
         page.ask("document.querySelector('.zoom').click()")
         assert page.ask(wide) > before
