@@ -116,9 +116,14 @@ def console(*, stderr: bool = False) -> Console:
 WIDEST, NARROWEST = 120, 40
 
 
+def is_terminal(stream: Any) -> bool:
+    """Return whether somebody sees a stream; it is None where it was closed from the beginning."""
+    return stream is not None and bool(stream.isatty())
+
+
 def width() -> int:
     """Return how wide text is written: as the terminal is, within bounds; 100 columns elsewhere."""
-    if not sys.stdout.isatty():
+    if not is_terminal(sys.stdout):
         return 100
     return min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns))
 
@@ -258,7 +263,7 @@ def say_error(kind: str, text: str) -> None:
     """Write an error on standard error; on a terminal its first word has a colour, unless NO_COLOR
     is set.
     """
-    if not sys.stderr.isatty() or "NO_COLOR" in os.environ:
+    if not is_terminal(sys.stderr) or "NO_COLOR" in os.environ:
         click.echo(f"{kind}: {text}", err=True)  # the controller's image has no rich
         return
     from rich.text import Text  # noqa: PLC0415 - only errors on a terminal pay for it

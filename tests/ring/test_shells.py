@@ -98,7 +98,7 @@ def test_a_thread_that_writes_while_the_interpreter_ends_does_not_change_the_exi
     assert (child.returncode, said) == (38, "")
 
 
-@pytest.mark.parametrize("sees", ["fedskd_sim.cli", "click", "fedskd_sim.scenario.schema"])
+@pytest.mark.parametrize("sees", ["fedskd_sim.cli", "click", "fedskd_sim.exits"])
 def test_an_interrupt_while_modules_are_read_is_no_traceback(sees: str) -> None:
     """Ctrl-C before the command has begun ends in one line and the code of an interrupt."""
     code = (
