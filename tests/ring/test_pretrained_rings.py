@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedskd_sim import Run, launch, load
-from fedskd_sim.learning.networks.pretrained import FOLDER
+from fedskd_sim.learning.networks.pretrained import FOLDER, features
 from fedskd_sim.operate.checks import verify_run
 
 pytestmark = pytest.mark.skipif(
@@ -42,6 +42,7 @@ def test_a_ring_learns_dies_and_goes_on_from_kept_features(
     same bytes, classes told apart, and messages of the size of adapter and head.
     """
     monkeypatch.setenv(FOLDER, str(tmp_path / "kept"))
+    features.cache_clear()  # what another test has seen is in memory, and not written again
     scenario = tmp_path / "bodies.yaml"
     scenario.write_text(SCENARIO, encoding="utf-8")
     whole = launch(str(scenario), on="memory", out=tmp_path / "whole")

@@ -65,11 +65,12 @@ def test_a_kill_and_a_loss_are_on_the_map(
         until(lambda: page.has(".troubles"))
         page.ask("window.loaded = 1")
         until(lambda: page.ask(state.format("h0")) == "lost")
+        shown = "document.querySelector('.troubles').textContent"
+        until(lambda: "h1started again, time 1 in a row" in page.ask(shown))
         until(lambda: page.ask(state.format("h1")) == "up")
-        assert page.has('.model[data-model="h1"][data-host="h2"][data-to=""]')
-        list_ = page.ask("document.querySelector('.troubles').textContent")
+        until(lambda: page.has('.model[data-model="h1"][data-host="h2"][data-to=""]'))
+        list_ = page.ask(shown)
         assert "h1kill, on purpose, round 1, hop 1" in list_
-        assert "h1started again, time 1 in a row" in list_
         assert list_.count("the ring goes on without h0") == 1
         labels = page.ask("document.querySelector('.ring').textContent")
         assert "h0 (lost)" in labels
