@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_args
@@ -329,11 +330,13 @@ NAMED = {"clip": "none, clipped"}
 """What has no epsilon."""
 
 
-def privacy_on_abide() -> str:
-    """Write what privacy costs every method, and what attackers tell, from values of every seed."""
-    kept = json.loads((RESULTS / "privacy" / "abide.json").read_text(encoding="utf-8"))
-    places = ("own", "others", "ensemble")
-    heads = ["method", "epsilon", *places, "ensemble, difference to none", *SHOWN]
+def privacy_on(name: str) -> str:
+    """Write what privacy costs every method on some data, and what attackers tell where runs were
+    audited, from values of every seed.
+    """
+    kept = json.loads((RESULTS / "privacy" / f"{name}.json").read_text(encoding="utf-8"))
+    places, shown = ("own", "others", "ensemble"), SHOWN if kept["audited_seeds"] else {}
+    heads = ["method", "epsilon", *places, "ensemble, difference to none", *shown]
     rows = [heads, ["---"] * len(heads)]
     for method in kept["methods"]:
         none = method["arms"][0]["auc"]["ensemble"]
@@ -342,7 +345,7 @@ def privacy_on_abide() -> str:
             points = f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
             points = points if arm is not method["arms"][0] else ""
             means = [percent(_mean(arm["auc"][place])) for place in places]
-            told = [_told(arm["attackers"].get(score)) for score in SHOWN.values()]
+            told = [_told(arm["attackers"].get(score)) for score in shown.values()]
             rows.append(
                 [method["label"], NAMED.get(arm["epsilon"], arm["epsilon"]), *means, points, *told]
             )
@@ -391,7 +394,8 @@ FILLINGS: Mapping[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "own": own,
     "elsewhere": elsewhere,
-    "privacy-on-abide": privacy_on_abide,
+    "privacy-on-abide": partial(privacy_on, "abide"),
+    "privacy-on-skin": partial(privacy_on, "skin"),
     "python-names": python_names,
     BUILT: python_api,
 }
