@@ -375,7 +375,7 @@ class _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._notebook and self._shows:
+        if self._notebook:
             self._show(self._line())
 
     def __call__(self, event: Logged) -> None:

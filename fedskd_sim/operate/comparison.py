@@ -288,10 +288,10 @@ def _publish(
 
     text, plain = as_text(found, per_hospital=per_hospital), as_json(found)
     if out:
+        pages = {key: one / "report.html" for key, one in places.items()}
         links = {
             key: os.path.relpath(page if page.exists() else page.with_suffix(".txt"), out)
-            for key, one in places.items()
-            if (page := one / "report.html")
+            for key, page in pages.items()
         }
         write_text(out / "compare.txt", text)
         write_text(out / COMPARISON, json.dumps(plain, indent=1, allow_nan=False) + "\n")

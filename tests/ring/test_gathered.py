@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from loops import EPOCHS, Loops, agree, files, final, saved, text, train_together, warmed_up
+from test_rivals import LEARNS
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -273,17 +274,6 @@ def test_a_mean_of_ones_own_takes_its_place(begun: Callable, tmp_path: Path) -> 
     path.write_text(written + "code: [mine.py]\n", encoding="utf-8")
     launch(path, on="memory", out=tmp_path / "out")
     assert agree(final(tmp_path / "out"), own)
-
-
-LEARNS = """
-name: easy
-data: {name: synthetic-skin, samples: 60, image_size: 16, classes: 2}
-hospitals:
-  - {name: a, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}
-  - {name: b, architecture: {name: cnn-plain, options: {width: 4, norm: batch}}}
-algorithm: {name: NAME, rounds: 4}
-training: {warmup_epochs: 2, epochs: 3, batch_size: 12, optimiser: {learning_rate: 0.01}}
-"""
 
 
 @pytest.mark.parametrize("name", ["fedtgp", "fedgh", "d-psgd"])
