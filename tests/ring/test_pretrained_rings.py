@@ -46,12 +46,13 @@ def test_a_ring_learns_dies_and_goes_on_from_kept_features(
     scenario = tmp_path / "bodies.yaml"
     scenario.write_text(SCENARIO, encoding="utf-8")
     whole = launch(str(scenario), on="memory", out=tmp_path / "whole")
-    kept = len([one for one in (tmp_path / "kept").rglob("*") if one.is_file()])
-    assert kept >= 2 * 2 * 80 * 0.9  # two hospitals, two bodies; synthetic images may be alike
+    kept = {one for one in (tmp_path / "kept").rglob("*") if one.is_file()}
+    assert len(kept) >= 2 * 2 * 80 * 0.9  # two hospitals, two bodies; synthetic images may be alike
     fault = "faults=[{hospital: b, what: kill, round: 1, hop: 1}]"
     killed = launch(load(str(scenario), fault), on="processes", out=tmp_path / "killed")
     assert left(killed) == left(whole)
-    assert len([one for one in (tmp_path / "kept").rglob("*") if one.is_file()]) == kept
+    new = {one for one in (tmp_path / "kept").rglob("*") if one.is_file()} - kept
+    assert len(new) <= 2 * 2  # two samples try each body, unless this process has tried it before
     found = json.loads((whole.folder / "report.json").read_text(encoding="utf-8"))
     assert found["metrics"]["auc"]["personalization"] > 0.8
     sizes = {file.name: file.stat().st_size for file in (whole.folder / "weights").iterdir()}
