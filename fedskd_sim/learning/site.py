@@ -97,7 +97,7 @@ class Site:
         """
         self.context, self.name, self.scenario = context, context.host, context.scenario
         self.me = context.scenario.hospital(context.host)
-        self.training = context.scenario.training
+        self.training = context.scenario.training_of(context.host)
         self.device = device(self.me.device)
         self.share = share_of_card(context.scenario, self.device, alone=context.own_card)
         self.recordings = Recordings.of(self.device, self.training, self.share)
@@ -421,9 +421,11 @@ class Site:
         """
         found = f"device auto is {self.device}" if self.me.device == "auto" else ""
         learned = self.training.words
+        grids = self.shape.kind not in GRIDLESS
+        arithmetic = self.me.arithmetic_in_words(self.scenario.training, grids=grids)
         private = self.spending.words(self.data.train) if self.spending else ""
         card = describe_card(self.device)
-        parts = (found, card, self.data.remark, learned, private, session.reason)
+        parts = (found, card, self.data.remark, learned, arithmetic, private, session.reason)
         return replace(session, reason="; ".join(part for part in parts if part))
 
     def validate(self, model: nn.Module, prefix: str = "") -> Measures:

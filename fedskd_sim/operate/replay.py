@@ -337,7 +337,7 @@ class _Bench:
         """Return what is further from the run than another device or library would bring it."""
         from fedskd_sim.learning.devices import NEAR  # noqa: PLC0415 - as above
 
-        self.limit = NEAR[self.loaded.scenario.training.precision]
+        self.limit = NEAR[self.loaded.scenario.training_of(one.key.host).precision]
         texts = [text for name in EXACT for text in _unlike_in(record, found, name)]
         if record.digest_out != one.left:
             texts.append(

@@ -94,7 +94,8 @@ def _of_placebo(scenario: Scenario) -> Found:
     for key in ("training", "instruments", "data"):
         yield key, f"{scenario.algorithm.name!r} learns nothing"
     for index, hospital in enumerate(scenario.hospitals):
-        yield f"hospitals.{index}.device", f"{scenario.algorithm.name!r} computes nothing"
+        for key in ("device", "precision", "memory_format"):
+            yield f"hospitals.{index}.{key}", f"{scenario.algorithm.name!r} computes nothing"
         yield f"hospitals.{index}.architecture.options", f"{scenario.algorithm.name!r} has no model"
         if hospital.data != scenario.data:
             yield f"hospitals.{index}.data", f"{scenario.algorithm.name!r} learns nothing"
@@ -120,10 +121,25 @@ def _of_training(scenario: Scenario) -> Found:
         yield "training.augment", "only images are flipped and transposed"
     if kinds <= {"roi", "table"}:
         yield "training.memory_format", "it is for images and volumes"
+    yield from _of_own_arithmetic(scenario, grids=not kinds <= {"roi", "table"})
     if scenario.common_architecture:
         for index, _ in enumerate(scenario.hospitals):
             why = "algorithm.architecture is what all train"
             yield f"hospitals.{index}.architecture.options", why
+
+
+def _of_own_arithmetic(scenario: Scenario, *, grids: bool) -> Found:
+    """Find precisions and memory formats of hospitals that change nothing there; ``grids``: models
+    take images or volumes.
+    """
+    for index, one in enumerate(scenario.hospitals):
+        under = f"hospitals.{index}"
+        if one.held_out:
+            yield f"{under}.precision", "it is held out and trains on nothing"
+        if not grids:
+            yield f"{under}.memory_format", "it is for images and volumes"
+        for key in one.own_arithmetic.keys() - one.other_arithmetic(scenario.training).keys():
+            yield f"{under}.{key}", f"it computes here as training.{key} says anyway"
 
 
 def _of_devices(scenario: Scenario) -> Found:

@@ -28,7 +28,9 @@ def find_bad_privacy(rest: ValidParts) -> Iterator[FedskdError]:
                 yield InvalidValue(text, key=("hospitals", index, "privacy", *last), fix=fix)
     yield from _audited(rest)
     for label, variant in (("", None), *rest.scenario.variants.items()):
-        parts = ("algorithm", "training") if variant is None else variant.model_fields_set
+        parts = (
+            ("algorithm", "training", "hospitals") if variant is None else variant.model_fields_set
+        )
         given = {name: getattr(variant, name) for name in parts} if variant else {}
         given = {name: part for name, part in given.items() if name in ("algorithm", "training")}
         scenario = rest.scenario.model_copy(update=given)
@@ -123,9 +125,16 @@ def _between_patients(scenario: Scenario, who: str) -> Iterator[Refusal]:
 def _unshown(scenario: Scenario, who: str) -> Iterator[Refusal]:
     """Find ways to take steps with which private ones have not been shown to be right."""
     training = scenario.training
-    cards = [one.name for one in scenario.hospitals if one.privacy and one.device != "cpu"]
+    private = [(*one,) for one in enumerate(scenario.hospitals) if one[1].privacy]
+    cards = [one.name for _, one in private if one.device != "cpu"]
+    why = f"cannot be used where {who} is private: it has not been shown to be so"
+    for index, one in private:
+        if one.precision == "bf16" and not one.held_out:
+            fix = "set its precision: fp32"
+            yield ("hospitals", index, "precision"), f"'bf16' {why}", fix
+    shared = training.precision == "bf16" and any(one.precision is None for _, one in private)
     found = (
-        (training.precision == "bf16", "precision", "'bf16'", "set training.precision: fp32"),
+        (shared, "precision", "'bf16'", "set training.precision: fp32"),
         (training.compile, "compile", "true", "set training.compile: false"),
         (
             bool(cards) and training.recorded_steps,
@@ -148,5 +157,4 @@ def _unshown(scenario: Scenario, who: str) -> Iterator[Refusal]:
     )
     for wrong, key, value, fix in found:
         if wrong:
-            text = f"{value} cannot be used where {who} is private: it has not been shown to be so"
-            yield ("training", key), text, fix
+            yield ("training", key), f"{value} {why}", fix

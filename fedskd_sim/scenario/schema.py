@@ -24,7 +24,15 @@ from fedskd_sim.scenario.part import (
     SomeSeconds,
     with_a_name,
 )
-from fedskd_sim.scenario.training import Audit, Instruments, Prediction, Privacy, Training
+from fedskd_sim.scenario.training import (
+    ArithmeticName,
+    Audit,
+    Instruments,
+    LayoutName,
+    Prediction,
+    Privacy,
+    Training,
+)
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 GATEWAY = r"^(https?://[^\s/]+(/\S*)?)?$"
@@ -58,6 +66,10 @@ class Resources(Part):
     same."""
 
 
+ON_A_CPU = {"tf32": "fp32", "auto": "contiguous"}
+"""What these precisions and memory formats are on a CPU."""
+
+
 class Hospital(Part):
     """A participant: a name, an architecture, private data."""
 
@@ -79,6 +91,37 @@ class Hospital(Part):
     which none has ever seen."""
     privacy: Privacy | None = None
     """Overrides keys of the top level's ``privacy``; null: it has none."""
+    precision: ArithmeticName | None = None
+    """Arithmetic of sessions here, in place of ``training.precision``. A visitor computes in it
+    too while it is here, and travels in fp32."""
+    memory_format: LayoutName | None = None
+    """How models lie in memory here, in place of ``training.memory_format``. What travels is the
+    same."""
+
+    @property
+    def own_arithmetic(self) -> dict[str, str]:
+        """What this hospital has in place of the same keys of ``training``."""
+        given = {"precision": self.precision, "memory_format": self.memory_format}
+        return {key: value for key, value in given.items() if value}
+
+    def other_arithmetic(self, training: Training) -> dict[str, str]:
+        """Return what of `own_arithmetic` makes its sessions other ones than ``training`` does."""
+        known = ON_A_CPU if self.device == "cpu" else {}
+        own = self.own_arithmetic.items()
+        common = {key: getattr(training, key) for key, _ in own}
+        return {
+            key: value
+            for key, value in own
+            if known.get(value, value) != known.get(common[key], common[key])
+        }
+
+    def arithmetic_in_words(self, training: Training, *, grids: bool) -> str:
+        """Describe `other_arithmetic` for records; ``grids``: models take images or volumes."""
+        found = self.other_arithmetic(training)
+        said = [
+            f"training.{key} {value}" for key, value in found.items() if grids or key == "precision"
+        ]
+        return f"here with {' and '.join(said)}" if said else ""
 
     @property
     def privacy_is_secret(self) -> bool:
@@ -269,6 +312,13 @@ class Scenario(Part):
         """
         common = self.common_architecture
         return common or self._by_name[name].architecture
+
+    def training_of(self, name: str) -> Training:
+        """Return how models train at a hospital: ``training``, with the hospital's own precision
+        and memory format. KeyError if there is none of that name.
+        """
+        own = self._by_name[name].own_arithmetic
+        return self.training.model_copy(update=own) if own else self.training
 
     @cached_property
     def members(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from pydantic import BeforeValidator, Field
 from fedskd_sim.scenario.part import Count, NonNegative, Part, Positive, Share, with_a_name
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+ArithmeticName = Literal["fp32", "tf32", "bf16"]
+LayoutName = Literal["contiguous", "channels_last", "auto"]
 KEPT = BeforeValidator(lambda given: "anonymous" if given is True else given)
 """A true of earlier scenarios: predictions are kept, as by default."""
 
@@ -155,17 +157,18 @@ class Training(Part):
     """A session ends early when so many passes have lowered the validation loss of none of the
     models that train in it. Each model then leaves as it was after its best pass. With null a
     session never ends early, and models leave as they are."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: ArithmeticName = "fp32"
     """Arithmetic of forward and backward passes in sessions. ``tf32``: on CUDA, products and
     convolutions take 10 bits of their factors' mantissas; on a CPU the same as ``fp32``.
     ``bf16``: bfloat16 where PyTorch's autocast allows it; weights, losses and everything that
-    travels or is measured stay fp32. For GPUs, and CPUs with instructions for it."""
+    travels or is measured stay fp32. For GPUs, and CPUs with instructions for it. ``fedskd-sim
+    tune`` measures what is faster."""
     deterministic: bool = True
     """On CUDA, only kernels that give the same bytes each time on one type of card; false: faster
     ones where there are some. A CPU always computes so."""
-    memory_format: Literal["contiguous", "channels_last", "auto"] = "contiguous"
+    memory_format: LayoutName = "contiguous"
     """How models of images and volumes lie in memory. On a CPU ``channels_last`` was faster for
-    large images. On a GPU it was slower for networks with GroupNorm, which has no kernel for it.
+    most networks. On a GPU it was slower for networks with GroupNorm, which has no kernel for it.
     ``auto``: on CUDA ``channels_last`` for networks without GroupNorm, everything else
     ``contiguous``. What travels is the same."""
     recorded_steps: bool = True

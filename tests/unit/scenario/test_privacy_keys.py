@@ -86,6 +86,7 @@ WRONG = {
         "set training.class_weights: none",
     ),
     "training.precision=bf16": ("training.precision", "'bf16' cannot be used", "fp32"),
+    "hospitals.a.precision=bf16": ("hospitals.0.precision", "'bf16' cannot be used", "fp32"),
     "training.compile=true": ("training.compile", "true cannot be used", "compile: false"),
     "hospitals.a.device=cuda": (
         "training.recorded_steps",
