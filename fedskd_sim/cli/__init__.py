@@ -17,12 +17,14 @@ from fedskd_sim.cli.common import (
     AS_JSON,
     CHANGES,
     DATA,
+    SCENARIO,
     PathArgument,
     Spoken,
     Waiting,
     complete_scenarios,
     exit_codes,
     say_code,
+    wanted,
     with_exit_code,
 )
 from fedskd_sim.cli.compare import compare
@@ -31,6 +33,7 @@ from fedskd_sim.cli.follow import audit, collect, export, init, logs, report, st
 from fedskd_sim.cli.launch import launch, resume
 from fedskd_sim.cli.watch import list_runs, open_page, remove, watch
 from fedskd_sim.errors import FedskdError
+from fedskd_sim.observe.words import short_path
 
 if TYPE_CHECKING:
     from fedskd_sim.scenario import Loaded, Scenario
@@ -156,6 +159,64 @@ def _check(scenario: Path, changes: tuple[str, ...], data: Path | None, *, as_js
         click.echo(line)
     for geometry in [facts.geometry for facts in known if facts.geometry][:1]:
         click.echo(f"Volumes lie in one space: {geometry.key()}")
+
+
+@main.command()
+@SCENARIO
+@DATA
+@click.option(
+    "--repetitions",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="How often every way to compute is measured, in turn.",
+)
+@click.option(
+    "--keep-precision", is_flag=True, help="Compare memory formats and threads alone, not bf16."
+)
+@click.option("--write", is_flag=True, help="Change SCENARIO, a file; its comments stay.")
+@AS_JSON
+@with_exit_code
+def tune(
+    scenario: Path,
+    data: Path | None,
+    repetitions: int,
+    *,
+    keep_precision: bool,
+    write: bool,
+    as_json: bool,
+) -> None:
+    """Measure on this machine which precision, memory format and threads SCENARIO should have.
+
+    Every hospital takes a few steps of its sessions under each, in turn. What saves less than a
+    tenth of a step is left as it is. Another precision changes what is learned.
+
+    \b
+    Examples:
+      fedskd-sim tune quickstart
+      fedskd-sim tune mine.yaml --data ~/data --write
+      fedskd-sim tune mine.yaml --keep-precision --json
+    """
+    from fedskd_sim.operate import tune as tuning  # noqa: PLC0415 - needs PyTorch
+    from fedskd_sim.operate.checks import Slowly, load_and_check  # noqa: PLC0415 - help and completion need no scenario
+
+    with Waiting() as waiting:
+        slowly = Slowly(tell=waiting.checks, says=say_code)
+        loaded = load_and_check(scenario, data, changes=(), slowly=slowly)
+    tuning.check(loaded, write=write)
+    found = tuning.tune(
+        loaded,
+        data=data,
+        repetitions=repetitions,
+        keep_precision=keep_precision,
+        tell=lambda name: None if wanted("quiet") else click.echo(f"measuring {name}", err=True),
+    )
+    if as_json:
+        click.echo(json.dumps(found.as_plain(), indent=1))
+    else:
+        click.echo("\n".join(found.lines()))
+    if write and found.changes:
+        click.echo(f"{short_path(found.write())} is changed", err=as_json)
 
 
 def _try(loaded: Loaded, data: Path | None) -> list[str]:

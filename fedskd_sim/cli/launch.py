@@ -31,6 +31,7 @@ from fedskd_sim.cli.watch import page_of
 from fedskd_sim.observe.words import counted, short_path
 
 if TYPE_CHECKING:
+    from fedskd_sim.operate.canary import Findings
     from fedskd_sim.operate.execution import Attendant, FinishedRun
     from fedskd_sim.runtimes.base import Order, Runtime
     from fedskd_sim.scenario import Loaded
@@ -172,7 +173,7 @@ def launch(
     place = execution.runtime_of(runtime, execution.Cluster(**cluster))
     loaded = _check(scenario, runtime, place, data, changes)
     if only:
-        _try(loaded, runtime, place, data, out)
+        _point_to_tune(loaded, _try(loaded, runtime, place, data, out), data)
         return
     order = _begin(loaded, out, runtime, data)
     if canary:
@@ -211,8 +212,10 @@ def _check(
     return loaded
 
 
-def _try(loaded: Loaded, on: str, runtime: Runtime, data: Path | None, out: Path | None) -> None:
-    """Carry a scenario's short run out and say what it means for the whole one.
+def _try(
+    loaded: Loaded, on: str, runtime: Runtime, data: Path | None, out: Path | None
+) -> Findings:
+    """Carry a scenario's short run out, say what it means for the whole one, and return it.
 
     Raises:
         CanaryFailed: the whole run would not end well.
@@ -227,6 +230,18 @@ def _try(loaded: Loaded, on: str, runtime: Runtime, data: Path | None, out: Path
     for line in found.lines():
         click.echo(line)
     found.check()
+    return found
+
+
+def _point_to_tune(loaded: Loaded, found: Findings, data: Path | None) -> None:
+    """Say it if the slowest hospital could save more than a tenth of its steps."""
+    if not loaded.scenario.learns:
+        return
+    from fedskd_sim.operate.tune import hint  # noqa: PLC0415 - needs PyTorch, for which only this waits
+
+    slowest = max(found.hospitals, key=lambda one: one.session)
+    if text := hint(loaded, slowest.name, data=data):
+        click.echo(text)
 
 
 def _begin(loaded: Loaded, out: Path | None, runtime: str, data: Path | None) -> Order:

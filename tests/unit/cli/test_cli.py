@@ -58,6 +58,8 @@ FLAGS = {
         "--data",
     },
     "validate": {"scenario", "--set", "--data", "--schema", "--no-code", "--json"},
+    # how much is measured beside any run; --write changes a file as its owner would
+    "tune": {"scenario", "--data", "--repetitions", "--keep-precision", "--write", "--json"},
     "init": {"name", "--from"},
     "launch": {
         "scenario",
@@ -117,6 +119,7 @@ DATA_FLAGS = {
 }
 COMMANDS = (
     "init",
+    "tune",
     "launch",
     "compare",
     "data",
