@@ -18,7 +18,8 @@ from fedskd_sim.learning.devices import device
 from fedskd_sim.learning.networks.shapes import GRIDLESS
 from fedskd_sim.learning.stopwatch import WORTH, Compared, Setting, compare
 from fedskd_sim.observe.words import counted
-from fedskd_sim.scenario import Loaded, Scenario
+from fedskd_sim.operate.checks import Slowly
+from fedskd_sim.scenario import Loaded, Scenario, examine
 from fedskd_sim.scenario.schema import ON_A_CPU
 from fedskd_sim.wholefiles import settle, write
 
@@ -93,16 +94,16 @@ class Tuned:
         return found
 
     def write(self) -> Path:
-        """Make the changes in the scenario's file, whose comments stay, and return the file.
+        """Make the changes in the scenario's file as it is by now, whose comments stay, and return
+        the file.
 
         Raises:
-            ScenarioError: a key is meant in several places of the file.
+            ScenarioError: a key is meant in several places of the file, or it is wrong by now.
             OutputNotWritable: it cannot be written.
 
         """
-        changed = self.loaded.changed(self.changes)
-        changed.good()
         file = Path(self.loaded.document.file).resolve()
+        changed = Slowly().resolve(examine(file, self.changes)).good()
         write(file, [changed.document.text.encode()], file.stat().st_mode & 0o777)
         settle(file.parent)
         return file

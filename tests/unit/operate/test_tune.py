@@ -91,12 +91,14 @@ def test_a_file_is_changed_where_it_is_worth_it(scenario_file: Callable[[str], P
     said = "\n".join(found.lines())
     assert "chosen: 50% less" in said
     assert "changes what is learned" in said
+    file.write_text(f"{TEXT}# written meanwhile\n")
     assert found.write() == file.resolve()
     after, text = load(file).scenario, file.read_text(encoding="utf-8")
     assert now_of(after, "b") == Setting("bf16", "channels_last", 2)
     assert now_of(after, "a") == now_of(after, "c") == LAST
     assert "# a comment that stays" in text
     assert "# another" in text
+    assert "# written meanwhile" in text
     assert file.stat().st_mode & 0o777 == 0o640
 
 
