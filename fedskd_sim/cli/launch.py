@@ -33,6 +33,7 @@ from fedskd_sim.observe.words import counted, short_path
 if TYPE_CHECKING:
     from fedskd_sim.operate.canary import Findings
     from fedskd_sim.operate.execution import Attendant, FinishedRun
+    from fedskd_sim.results.tables import Summary
     from fedskd_sim.runtimes.base import Order, Runtime
     from fedskd_sim.scenario import Loaded
 
@@ -49,7 +50,7 @@ def attendant(order: Order, *, page: bool = True) -> Attendant:
 
     stop_when_terminated()
     if common.wanted("quiet"):
-        return Attendant(command(), leaves=_wants_to_detach)
+        return Attendant(command(), leaves=_wants_to_detach, results=_show)
     view = LiveView(Topology.of(order.loaded.scenario), common.console())
     return Attendant(
         command(),
@@ -59,7 +60,15 @@ def attendant(order: Order, *, page: bool = True) -> Attendant:
         warn=lambda text: click.echo(f"warning: {text}", err=True),
         leaves=_wants_to_detach,
         page=page,
+        results=_show,
     )
+
+
+def _show(summary: Summary) -> None:
+    """Show what a run was worth."""
+    from fedskd_sim.results.report import as_text  # noqa: PLC0415 - only commands that run something pay for it
+
+    click.echo("\n" + as_text(summary, whole=False, width=common.width()))
 
 
 def _verifying() -> AbstractContextManager[object]:
@@ -81,14 +90,12 @@ def _wants_to_detach() -> bool:
 
 
 def tell_end(order: Order, ended: FinishedRun | None) -> None:
-    """Show how a run ended and what it was worth, or that it goes on without this command."""
+    """Tell how a run ended, or that it goes on without this command."""
     from fedskd_sim.operate.execution import closing_words  # noqa: PLC0415 - only commands that run something pay for it
-    from fedskd_sim.results.report import as_text  # noqa: PLC0415 - drawing is slow to import
 
     if ended is None:
         _say_detached(order.folder)
         return
-    click.echo("\n" + as_text(ended.summary, whole=False, width=common.width()))
     page, text = (order.folder / f"report.{form}" for form in ("html", "txt"))
     click.echo(f"report: {short_path(page if page.is_file() else text)}")
     click.echo(f"verified: {ended.proof}")

@@ -153,6 +153,8 @@ class Attendant:
     """Is asked after Ctrl-C, where the run can go on by itself, whether to leave it to itself."""
     page: bool = True
     """Whether the page is drawn, too: `report` can do that later."""
+    results: Callable[[Summary], object] = lambda _: None
+    """Is given the results of a run that ended well, before its page is drawn."""
 
     @property
     def file(self) -> str:
@@ -161,11 +163,10 @@ class Attendant:
 
 
 class FinishedRun(NamedTuple):
-    """A run that ended well: how, what was proven in one line, and what its reports show."""
+    """A run that ended well: how, and what was proven in one line."""
 
     outcome: Outcome
     proof: str
-    summary: Summary
 
 
 def carry_out(runtime: Runtime, order: Order, attendant: Attendant) -> FinishedRun | None:
@@ -209,9 +210,9 @@ def follow(
     finally:
         stop(runtime, attendant.warn)
     ended = outcome.note(order.folder, outcome.finish(begun, remark=runtime.remark))
-    summary = report(order.folder, order.loaded, ended, page=attendant.page)
+    report(order.folder, order.loaded, ended, page=attendant.page, shown=attendant.results)
     discard_custody(order.loaded.scenario, order.run, order.folder)
-    return FinishedRun(ended, proof, summary)
+    return FinishedRun(ended, proof)
 
 
 def _import_drawing() -> None:
@@ -250,6 +251,7 @@ def report(
     figures: Path | None = None,
     *,
     page: bool = True,
+    shown: Callable[[Summary], object] = lambda _: None,
 ) -> Summary:
     """Compute the tables and the page of a run folder, and write them into it.
 
@@ -259,6 +261,7 @@ def report(
         ended: how the run ended; None for what the folder says.
         figures: where its figures go as files, too; None for nowhere.
         page: whether the page is drawn, too.
+        shown: is given the results before anything is drawn.
 
     Raises:
         RunUnreadable: something of the folder is missing or damaged.
@@ -269,7 +272,7 @@ def report(
 
     account = Account.of(loaded, ended or outcome.read(run))
     hospitals = loaded.scenario.members, loaded.scenario.held_out
-    return write(run, *hospitals, account, figures=figures, page=page)
+    return write(run, *hospitals, account, figures=figures, page=page, shown=shown)
 
 
 def closing_words(ended: Outcome, order: Order) -> str:

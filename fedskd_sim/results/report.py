@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
@@ -70,6 +70,7 @@ def write(
     *,
     figures: Path | None = None,
     page: bool = True,
+    shown: Callable[[Summary], object] = lambda _: None,
 ) -> Summary:
     """Write the three reports of a run, whether it came to its end or not; text and JSON depend on
     its results alone, and on what its scenario disturbed on purpose.
@@ -81,6 +82,7 @@ def write(
         account: what the page says of the run besides its results.
         figures: where every figure goes as SVG, PDF and CSV, too; None for nowhere.
         page: whether the page is drawn, which takes longer than all else.
+        shown: is given the results before anything is drawn.
 
     Raises:
         RunUnreadable: something of the run folder is missing or damaged.
@@ -92,6 +94,7 @@ def write(
     summary, spans = read_results(run, hospitals, held_out, account, journeys=journeys)
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
+    shown(summary)
     if figures:
         from fedskd_sim.results.figures import write as write_figures  # noqa: PLC0415 - as below
 

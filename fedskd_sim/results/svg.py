@@ -9,6 +9,7 @@ and every use of them is doubled by a line style, a marker or a position.
 from __future__ import annotations
 
 import csv
+import gc
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,10 +113,13 @@ class Plot(NamedTuple):
         return made
 
     def embedded(self) -> Drawn:
-        """Draw it as one ``<svg>`` element."""
+        """Draw it as one ``<svg>`` element; `Figure.savefig` would draw it twice."""
+        from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - as above
+
         out = StringIO()
-        with _theme(self.name):
-            self.figure().savefig(out, format="svg", metadata=NO_DATE["svg"])
+        with _theme(self.name), _uncollected():
+            canvas: Any = FigureCanvasSVG(self.figure())
+            canvas.print_svg(out, metadata=NO_DATE["svg"])
         return Drawn(_embed(_told(out.getvalue()), self.inches[0], self.label), self)
 
     def save(self, folder: Path, name: str) -> None:
@@ -160,6 +164,20 @@ def _theme(name: str) -> Iterator[None]:
     settings: Any = {**SETTINGS, "svg.hashsalt": name}
     with mpl.rc_context(settings):
         yield
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave garbage for once: a figure makes so many objects that looking for it takes a tenth of
+    the drawing.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def look_of(number: int) -> tuple[Colour, str]:

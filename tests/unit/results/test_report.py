@@ -164,6 +164,18 @@ def test_the_page_says_who_was_started_again(tmp_path: Path) -> None:
     assert "Started again, and went on where they were: east 1 time, south 2 times." in page
 
 
+def test_results_are_shown_before_the_page_is_drawn(tmp_path: Path) -> None:
+    """Whoever waits for results has them, with their files, before anything is drawn."""
+    run, seen = folder(tmp_path, evaluations(), THREE), list[tuple[object, set[str]]]()
+
+    def shown(summary: object) -> None:
+        seen.append((summary, {file.name for file in run.glob("report*")}))
+
+    found = write(run, THREE, shown=shown)
+    assert seen == [(found, {"report.txt", "report.json"})]
+    assert (run / "report.html").is_file()
+
+
 def test_personalization_is_the_mean_over_models_at_home() -> None:
     """P gives every hospital the same weight, whatever the size of its test data."""
     assert summarise(evaluations(), THREE).matrices["accuracy"].personalization == pytest.approx(
