@@ -30,14 +30,14 @@ from fedskd_sim.operate.execution import make_order
 from fedskd_sim.privacy.accountant import forecasts
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_counts, read_records, read_timings
-from fedskd_sim.ring.program import Program
+from fedskd_sim.ring.program import Program, RunPace
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Detachable, Order, Runtime
 from fedskd_sim.runtimes.folder import custody_of
 from fedskd_sim.runtimes.location import memory
 from fedskd_sim.runtimes.member import discard_custody
 from fedskd_sim.scenario import Loaded, Scenario
-from fedskd_sim.world.forecast import Cost, RunPace, forecast
+from fedskd_sim.world.forecast import Cost, forecast
 
 BATCHES, ON_CARDS = 4, 10
 """Batches of a pass of the short run; on cards more, for steps are recorded there, and networks

@@ -91,6 +91,10 @@ def _tables(summary: Summary) -> dict[str, list[Table]]:
     if summary.patients:
         found["models"] = [patients.of_models(summary.patients)]
         found["classes"] = [patients.of_classes(summary.patients)]
+    if summary.pace:
+        rows = [(name, busy, 1 - busy) for name, busy in summary.pace.busy.items()]
+        shares = (Column("busy", percent), Column("idle", percent))
+        found["pace"] = [Table((Column("hospital", words=True), *shares), rows)]
     if revealed := summary.reveals:
         found["reveals"] = [audit.table(revealed, revealed.pooled)]
         found["each"] = [audit.table(revealed, revealed.single), audit.sight_table(revealed)]

@@ -92,6 +92,11 @@ def write(
     order = {name: place for place, name in enumerate(hospitals + held_out)}
     journeys = Journeys.among(order)
     summary, spans = read_results(run, hospitals, held_out, account, journeys=journeys)
+    environment = _environment(run / "environment.json")
+    simulated = environment.get("runtime") == "memory"
+    if account and not simulated:
+        chained = account.scenario.algorithm.pattern == "circulation"
+        summary = replace(summary, pace=spans.pace(chained=chained))
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
     shown(summary)
@@ -100,8 +105,6 @@ def write(
 
         write_figures(figures, summary, spans)
     if page:
-        environment = _environment(run / "environment.json")
-        simulated = environment.get("runtime") == "memory"
         troubles = Troubles.of(run, order, spans, simulated=simulated)
         _draw(run, summary, Course(spans, journeys, troubles, len(order)), environment, account)
     return summary

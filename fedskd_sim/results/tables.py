@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from fedskd_sim.results.notes import (
 )
 from fedskd_sim.results.patients import Patients, as_plain, thin
 from fedskd_sim.results.rows import plain
+from fedskd_sim.ring.program import RunPace
 
 if TYPE_CHECKING:
     from fedskd_sim.results.similarities import Likeness
@@ -107,6 +108,9 @@ class Summary:
     """What an audit finds; None where the run has kept nothing for one."""
     alike: Likeness | None = None
     """What was probed of similarities, drawn; None where nothing was."""
+    pace: RunPace | None = field(default=None, compare=False)
+    """How busy hospitals were, and what set the pace; None where one process took turns. No other
+    run has the same, so it stands in no file but the page."""
 
     @property
     def rests(self) -> list[tuple[Basis, Basis]]:

@@ -29,6 +29,8 @@ SHORTEST = 8
 """Letters of an architecture below which its column is left out."""
 MOST_ROWS = 40
 """Hospitals of a matrix that a terminal shows."""
+MOST_BUSY = 8
+"""Hospitals of which the terminal says how busy they were."""
 CELL = OWN = 7
 OTHERS = 8
 TESTED = "tested on"
@@ -37,7 +39,7 @@ TESTED = "tested on"
 def as_text(summary: Summary, *, whole: bool = True, width: int = WIDTH) -> str:
     """Write a summary in lines of at most ``width`` columns, as far as its tables are not wider,
     percentages with one decimal, missing values blank; if not ``whole`` then without the matrix of
-    many hospitals, which fills pages.
+    many hospitals, which fills pages, and with the pace, which no other run has.
     """
     words = (*_disturbed(summary), headline(summary), *summary.notes)
     lines = [line for sentence in words for line in wrap(sentence, width)]
@@ -57,8 +59,21 @@ def as_text(summary: Summary, *, whole: bool = True, width: int = WIDTH) -> str:
             for line in samples.lines(summary.samples)
             for part in wrap(line, width, subsequent_indent="    ")
         ),
+        *([] if whole else _pace(summary, width)),
     ]
     return "\n".join(line.rstrip() for line in lines).rstrip("\n") + "\n"
+
+
+def _pace(summary: Summary, width: int) -> Iterator[str]:
+    """Say how busy hospitals were, and what set the pace."""
+    if summary.pace:
+        busy = sorted(summary.pace.busy.items(), key=lambda one: -one[1])
+        shown = [f"{name} {share:.0%}" for name, share in busy]
+        if len(shown) > MOST_BUSY:
+            shown[MOST_BUSY - 1 : -1] = ["..."]
+        yield ""
+        yield from wrap(f"busy: {', '.join(shown)} of the time; the rest they waited.", width)
+        yield from wrap(summary.pace.words, width)
 
 
 def _disturbed(summary: Summary) -> Iterator[str]:

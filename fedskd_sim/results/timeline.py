@@ -18,6 +18,7 @@ from fedskd_sim.results.patients import thin
 from fedskd_sim.results.rows import digits
 from fedskd_sim.results.svg import NAME, SERIES, WIDTH, Colour, Numbers, Plot
 from fedskd_sim.results.tables import Summary
+from fedskd_sim.ring.program import RunPace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 
 Floats = NDArray[np.float64]
+STEPS = ("warm_up", "session", "evaluation")
+"""Timings of a hospital at work."""
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Spans:
     """The most that it has taken of a card's memory; only those that have."""
     _times: dict[tuple[str, str], array[float]] = field(default_factory=dict)
     """By host and kind of timing: start and end of each in turn, UNIX seconds."""
+    _models: dict[str, float] = field(default_factory=dict)
+    """Seconds of the steps of each model that its next one waits for."""
 
     @classmethod
     def of(cls, timings: Iterable[Timing]) -> Spans:
@@ -47,6 +52,9 @@ class Spans:
             if place not in found._times:
                 found._times[place] = array("d")
             found._times[place].extend((timing.start, timing.end))
+            if timing.what in ("warm_up", "session"):  # a model goes on while it is tested
+                so_far = found._models.get(timing.model, 0.0)
+                found._models[timing.model] = so_far + timing.end - timing.start
             if timing.peak_bytes > found.peaks.get(timing.host, 0):
                 found.peaks[timing.host] = timing.peak_bytes
             if timing.device_bytes > found.cards.get(timing.host, 0):
@@ -71,6 +79,22 @@ class Spans:
         """Return the first start and the last end, UNIX seconds."""
         ends = [np.array(times) for times in self._times.values()]
         return min(float(times.min()) for times in ends), max(float(times.max()) for times in ends)
+
+    def pace(self, *, chained: bool) -> RunPace | None:
+        """Return what set the pace from the first start to the last end; None where no step took
+        any time. ``chained``: the steps of a model follow one another.
+        """
+        zero, last = self.range if self._times else (0.0, 0.0)
+        hosts = (
+            (host, "", float((times[1::2] - times[::2]).sum()))
+            for (host, what), found in self._times.items()
+            if what in STEPS
+            for times in (np.array(found),)
+        )
+        models = ((model, model, took) for model, took in self._models.items())
+        busy = RunPace.of(hosts, last - zero, chained=False).busy
+        chains = RunPace.of(models, last - zero, chained=chained).chains
+        return RunPace(busy, chains) if any(busy.values()) else None
 
     def at(self, host: str, what: str, since: float) -> tuple[Floats, Floats]:
         """Return starts and ends of one kind of timing at a hospital, in seconds since a UNIX

@@ -9,10 +9,11 @@ come, right before its homecoming is awaited. One that is held out only tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from fedskd_sim.ring.topology import Stop, Topology
 
@@ -288,3 +289,50 @@ def _unwrap(start: int, length: int, size: int) -> list[range]:
     """Cut an arc of a ring of ``size`` places where it passes the end."""
     end = start + length
     return [range(start, end)] if end <= size else [range(start, size), range(end - size)]
+
+
+class RunPace(NamedTuple):
+    """What a run's hospitals and models do, as shares of its seconds."""
+
+    busy: Mapping[str, float]
+    """Each hospital's steps: the rest of the time it waits."""
+    chains: Mapping[str, float]
+    """Each model's steps, none of which can begin before the one before it has ended. Empty where
+    models do not circulate."""
+
+    @classmethod
+    def of(cls, spent: Iterable[tuple[str, str, float]], whole: float, *, chained: bool) -> Self:
+        """Add up steps by hospital and by model.
+
+        Args:
+            spent: each step's host, its model ('' where no model waits for it) and its seconds.
+            whole: seconds of the run, of which the sums are shares.
+            chained: whether the steps of a model follow one another.
+
+        """
+        busy, chains = defaultdict[str, float](float), defaultdict[str, float](float)
+        for host, model, seconds in spent:
+            busy[host] += seconds / whole if whole else 0.0
+            if chained and model:
+                chains[model] += seconds / whole if whole else 0.0
+        return cls(busy, chains)
+
+    @property
+    def words(self) -> str:
+        """What sets the pace, and what would change it: a model whose steps follow one another, or
+        the hospital that has most to do.
+        """
+        host = max(self.busy, key=lambda name: self.busy[name])
+        model = max(self.chains, key=lambda name: self.chains[name], default="")
+        if model and self.chains[model] > self.busy[host]:
+            said = (
+                f"{model}'s model, whose steps at all hospitals follow one another: "
+                f"{self.chains[model]:.0%} of the run. A smaller network there"
+            )
+        else:
+            said = (
+                f"{host}, which is busy for {self.busy[host]:.0%} of the run. Fewer samples or a "
+                "smaller network there"
+            )
+        fewer = ", or fewer visits (algorithm.schedule.visits)," if model else ""
+        return f"pace: set by {said}{fewer} would make it shorter."

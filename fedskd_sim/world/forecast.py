@@ -5,8 +5,7 @@ every step is known to cost in place of the step.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from fedskd_sim.observe.events import EventLog
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
 from fedskd_sim.records import Record, SampleCounts, Timing
+from fedskd_sim.ring.program import RunPace
 from fedskd_sim.ring.topology import Stop, Topology
 from fedskd_sim.scenario import Scenario
 from fedskd_sim.world.node import Node
@@ -32,36 +32,6 @@ PLAYED = 6
 """Rounds that are played at most; further ones take what the later half of these took."""
 Cost = Callable[[str, str, str], float]
 """Seconds of a step: of which kind (as in records), at which hospital, with whose model."""
-
-
-class RunPace(NamedTuple):
-    """What a run's hospitals and models do, as shares of its seconds."""
-
-    busy: Mapping[str, float]
-    """Each hospital's steps: the rest of the time it waits."""
-    chains: Mapping[str, float]
-    """Each model's steps, none of which can begin before the one before it has ended. Empty where
-    models do not circulate."""
-
-    @property
-    def words(self) -> str:
-        """What sets the pace, and what would change it: a model whose steps follow one another, or
-        the hospital that has most to do.
-        """
-        host = max(self.busy, key=lambda name: self.busy[name])
-        model = max(self.chains, key=lambda name: self.chains[name], default="")
-        if model and self.chains[model] > self.busy[host]:
-            said = (
-                f"{model}'s model, whose steps at all hospitals follow one another: "
-                f"{self.chains[model]:.0%} of the run. A smaller network there"
-            )
-        else:
-            said = (
-                f"{host}, which is busy for {self.busy[host]:.0%} of the run. Fewer samples or a "
-                "smaller network there"
-            )
-        fewer = ", or fewer visits (algorithm.schedule.visits)," if model else ""
-        return f"pace: set by {said}{fewer} would make it shorter."
 
 
 class Forecast(NamedTuple):
@@ -117,8 +87,8 @@ class CostedLearner:
         return {}
 
     def evaluate(self, model: str, arriving: Weights | None) -> Measures:  # noqa: ARG002 - nothing arrives
-        """Spend a test's time."""
-        self._let_pass("evaluation", model, waits=model != self.host)
+        """Spend a test's time: the model goes on meanwhile."""
+        self._let_pass("evaluation", model, waits=False)
         return {}
 
     def ensemble(self) -> Measures | None:
@@ -208,18 +178,8 @@ def _play(scenario: Scenario, rounds: int, cost: Cost, delay: float) -> Forecast
     if not own and late:
         own = [late[0].machine.missing(late[0].shell.state)]
     work = sum(seconds for _, _, seconds in spent)
-    pace = _pace(spent, world.seconds, chained=topology.pattern == "circulation")
+    pace = RunPace.of(spent, world.seconds, chained=topology.pattern == "circulation")
     return Forecast(world.seconds, work, own[0] if own else None, pace)
-
-
-def _pace(spent: Sequence[tuple[str, str, float]], whole: float, *, chained: bool) -> RunPace:
-    """Add up steps by hospital and by model, as shares of the ``whole`` in seconds."""
-    busy, chains = defaultdict[str, float](float), defaultdict[str, float](float)
-    for host, model, seconds in spent:
-        busy[host] += seconds / whole if whole else 0.0
-        if chained and model:
-            chains[model] += seconds / whole if whole else 0.0
-    return RunPace(busy, chains)
 
 
 def _pass(

@@ -19,10 +19,11 @@ from fedskd_sim.errors import OutputNotWritable, RunUnreadable
 from fedskd_sim.records import Measure, Record, Timing
 from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.results.notes import rarest_classes
-from fedskd_sim.results.report import as_json, as_text, summarise, write
+from fedskd_sim.results.report import Account, as_json, as_text, summarise, write
 from fedskd_sim.results.text import MOST_ROWS
 from fedskd_sim.ring.program import Program
 from fedskd_sim.ring.topology import Topology
+from fedskd_sim.scenario import load
 
 THREE = ("north", "east", "south")
 RIGHT = {  # model, host: right answers, test samples
@@ -174,6 +175,34 @@ def test_results_are_shown_before_the_page_is_drawn(tmp_path: Path) -> None:
     found = write(run, THREE, shown=shown)
     assert seen == [(found, {"report.txt", "report.json"})]
     assert (run / "report.html").is_file()
+
+
+def test_a_report_says_how_busy_hospitals_were_and_what_set_the_pace(tmp_path: Path) -> None:
+    """Shares are of the time from the first start to the last end; a test holds no model up. Only
+    the page and the terminal have them, for no other run has the same, and where hospitals take
+    turns in one process there is none.
+    """
+    run = folder(tmp_path, evaluations(), THREE)
+    ledger = Ledger(run, "east", kept=(run / "records" / "east.jsonl").stat().st_size)
+    ledger.add(Timing("session", "east", "south", 1, 2, 1e9 + 4, 1e9 + 8))
+    ledger.close()
+    ring = "hospitals: [" + ", ".join(f"{{name: {one}, architecture: buffer}}" for one in THREE)
+    text = f"name: three\n{ring}]\nalgorithm: {{name: placebo, rounds: 1}}\n"
+    (run / "scenario.yaml").write_text(text, encoding="utf-8")
+    account = Account.of(load(run / "scenario.yaml"), None)
+    found = write(run, THREE, account=account)
+    assert found.pace
+    assert found.pace.busy == {"north": 1.5 / 8, "east": 5.5 / 8, "south": 1.5 / 8}
+    assert found.pace.chains == {"north": 1 / 8, "east": 1 / 8, "south": 5 / 8}
+    told = as_text(found, whole=False)
+    assert "busy: east 69%, north 19%, south 19% of the time; the rest they waited." in told
+    assert "pace: set by east, which is busy for 69% of the run." in told
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Pace: set by east" in page
+    assert ">31.2<" in page
+    assert "pace" not in "".join((run / f"report.{form}").read_text() for form in ("txt", "json"))
+    (run / "environment.json").write_text('{"runtime": "memory"}', encoding="utf-8")
+    assert write(run, THREE, account=account).pace is None
 
 
 def test_personalization_is_the_mean_over_models_at_home() -> None:
