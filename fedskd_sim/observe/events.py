@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from threading import Event as Flag
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedskd_sim import clock
 from fedskd_sim.records import Ordinal, UnixSeconds, Whole
+from fedskd_sim.wholefiles import at_once
 
 UNWATCHED = "nobody can be declared lost any more: who dies now ends the run"
 """What the death of the controller means where the ring would go on without who is lost."""
@@ -387,9 +388,11 @@ class EventLog:
     """Gets the same, but for entries, which have files of their own."""
     lock: Lock = field(default_factory=Lock, repr=False, compare=False, kw_only=True)
     over: Flag = field(default_factory=Flag, repr=False, compare=False, kw_only=True)
+    flush: Callable[[TextIO], None] = field(default=at_once, kw_only=True)
+    """Lets readers see what a line has added to a stream, at once or soon."""
 
     def event(self, what: LogEvent) -> None:
-        """Write one line and flush it, so that a reader sees it at once."""
+        """Write one line, and let a reader see it."""
         given = {"time": round(clock.unix(), 6), **self.bound, **fields_of(what)}
         line = json.dumps(
             {
@@ -403,7 +406,7 @@ class EventLog:
             for stream in (self.stream, None if isinstance(what, Entry) else self.copy):
                 if stream:
                     stream.write(line + "\n")
-                    stream.flush()
+                    self.flush(stream)
 
     def close(self) -> None:
         """Write nothing more: threads may outlive the log, and none is in it when this returns."""

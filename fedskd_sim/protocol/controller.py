@@ -111,8 +111,10 @@ class Registrar:
         if self.place(message) is None:
             text = f"it has no step for round {round_} hop {message.hop} of {message.model!r}"
             return state, [Rejected(hospital, text)]
-        told = {**state.told, hospital: max(round_, state.told.get(hospital, 0))}
-        return replace(state, round=max(state.round, round_), told=told), [Noted(message)]
+        if round_ > state.told.get(hospital, -1):  # else all of it is known: copying takes long
+            told = {**state.told, hospital: round_}
+            state = replace(state, round=max(state.round, round_), told=told)
+        return state, [Noted(message)]
 
     def _on_failure(self, state: RegistrarState, message: Failed) -> ControllerTurn:
         """End the run, or go on without the hospital that failed."""
@@ -221,7 +223,7 @@ class Registrar:
         return message.run == self.run and self._ours(message.epoch, message.hospital)
 
     def _ours(self, epoch: int, hospital: str) -> bool:
-        return epoch == self.epoch and hospital in self.scenario.names
+        return epoch == self.epoch and hospital in self._programs
 
     @cached_property
     def _programs(self) -> Mapping[str, Program]:
@@ -238,7 +240,10 @@ class Registrar:
 
         Then the address book leaves, and models may.
         """
-        return {*state.registered, *state.lost} >= {*self.scenario.names}
+        there, names = state.registered, self.scenario.names
+        if not state.lost:  # asked at every word: none registers who is not one of the names
+            return len(there) == len(names)
+        return {*there, *state.lost} >= {*names}
 
     def patience(self, state: RegistrarState) -> float:
         """Return the seconds that may pass: until all have registered, then between two words of

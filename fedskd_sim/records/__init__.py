@@ -160,6 +160,7 @@ class SampleCounts:
     left_out: Mapping[str, Mapping[str, Whole]]
 
 
+_WRITER = json.JSONEncoder(separators=(",", ":"))
 UNSAID = ("without", "back", "private")
 """What a line leaves out where it is empty."""
 FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
@@ -171,6 +172,9 @@ FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
 
 def to_line(entry: Record | Timing | SampleCounts) -> str:
     """Write an entry as one line of JSON without the newline; floats round-trip exactly."""
-    values = ((name, getattr(entry, name)) for name in entry.__slots__)  # asdict copies, slowly
-    told = {name: value for name, value in values if value or name not in UNSAID}
-    return json.dumps(told, separators=(",", ":"))
+    told = {  # asdict copies, slowly
+        name: value
+        for name in entry.__slots__
+        if (value := getattr(entry, name)) or name not in UNSAID
+    }
+    return _WRITER.encode(told)

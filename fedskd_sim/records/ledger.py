@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import TextIO
 
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, to_line
+from fedskd_sim.wholefiles import at_once
 
 RESTORE = "back from a copy; if there is none, launch the scenario again into another folder"
 
@@ -25,6 +27,7 @@ class Ledger:
         copy: Callable[[str, str], None] = lambda *_: None,
         *,
         kept: int | None = None,
+        flush: Callable[[TextIO], None] = at_once,
     ) -> None:
         """Create the files, which must not exist yet, or go on with them.
 
@@ -34,12 +37,13 @@ class Ledger:
             copy: gets the folder's name and the line of every entry too.
             kept: how many bytes of the records are to be gone on from; what stands behind them is
                 done again. Timings stay, and what was read of the data is counted anew.
+            flush: lets readers see what an entry has added to a file, at once or soon.
 
         Raises:
             RunUnreadable: there are fewer bytes of records than are to be gone on from.
 
         """
-        self._lock, self._copy = Lock(), copy
+        self._lock, self._copy, self._flush = Lock(), copy, flush
         self._files = {}
         check_length(records_of(run, host), kept or 0)
         for kind, folder in FOLDERS.items():
@@ -58,7 +62,7 @@ class Ledger:
             if not file.closed:
                 line = to_line(entry)
                 file.write(line + "\n")
-                file.flush()
+                self._flush(file)
                 self._lines += isinstance(entry, Record)
                 self._copy(FOLDERS[type(entry)], line)
 

@@ -25,9 +25,9 @@ What every hospital does in all of this is a program known beforehand, see
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple, Self
 
 from fedskd_sim.scenario import CommunicationPattern, Scenario, Schedule
@@ -68,6 +68,7 @@ class Seating(NamedTuple):
 
 FULL = Schedule()
 FIRST_EPOCH = 1
+STOPS_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,14 @@ class Topology:
 
         ``hop`` is one of `hops`; KeyError for a name that is not in that round's order.
         """
+        return self._stops(model, round_, hop)
+
+    @cached_property
+    def _stops(self) -> Callable[[str, int, int], Stop]:
+        """The same, with those kept that all hospitals ask for at about one time."""
+        return lru_cache(STOPS_KEPT)(self._stop)
+
+    def _stop(self, model: str, round_: int, hop: int) -> Stop:
         order = self.seating(round_)
         host = order.names[(order.places[model] + self.distance(round_, hop)) % len(order.names)]
         return Stop(round_, hop, host, model, self.kind(round_, hop))

@@ -4,6 +4,7 @@ something.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import traceback
@@ -20,7 +21,7 @@ from fedskd_sim.learning.base import LearnerContext
 from fedskd_sim.learning.workspace import WORKSPACE, fix_workspace
 from fedskd_sim.member.controller import Controller
 from fedskd_sim.member.crash import ABOVE
-from fedskd_sim.member.reporter import forget_peak_of_cards
+from fedskd_sim.member.reporter import forget_peak_of_cards, peak_memory
 from fedskd_sim.member.work import Worker
 from fedskd_sim.observe.events import EventLog, LogEvent, Logged
 from fedskd_sim.protocol.machine import HospitalMachine
@@ -41,8 +42,11 @@ from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.transport.shaping import Shaping
+from fedskd_sim.wholefiles import at_once
 from fedskd_sim.world.node import Node, Reborn
 from fedskd_sim.world.world import World
+
+SELDOM_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,38 @@ class WatchedLog(EventLog):
             watch(shown)
 
 
+class Seldom:
+    """Spares a run of very many short steps what each of them would ask of the system: files are
+    flushed, and the memory of this process looked up, a few times a second.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the next line, and the next step."""
+        self._written: set[TextIO] = set()
+        self._flushed = self._looked = -math.inf
+        self._peak = 0
+
+    def flush(self, stream: TextIO) -> None:
+        """Flush a stream soon, and all others that wait for it."""
+        self._written.add(stream)
+        if (now := clock.now()) - self._flushed >= SELDOM_S:
+            self._flushed = now
+            self.flush_all()
+
+    def flush_all(self) -> None:
+        """Flush what waits for it."""
+        while self._written:
+            stream = self._written.pop()
+            if not stream.closed:
+                stream.flush()
+
+    def peak_memory(self) -> int:
+        """Return the most memory that this process had when it was looked up last, in bytes."""
+        if (now := clock.now()) - self._looked >= SELDOM_S:
+            self._looked, self._peak = now, peak_memory()
+        return self._peak
+
+
 class MemoryRuntime:
     """Runs every hospital in turn in the calling thread."""
 
@@ -73,6 +109,8 @@ class MemoryRuntime:
         self._watchers: list[Watch] = []
         self._stack = ExitStack()
         self._contexts: dict[str, LearnerContext] = {}
+        self._seldom: Seldom | None = None
+        """For a run that does not learn; steps that do take longer than this saves."""
 
     def prepare(self, loaded: Loaded) -> None:
         """Do nothing: what a scenario needs is imported when it is checked."""
@@ -96,7 +134,7 @@ class MemoryRuntime:
 
             CALLERS.note()
             self._stack.callback(CALLERS.put_back)
-        self._order = order
+        self._order, self._seldom = order, None if scenario.learns else Seldom()
         _allow_files(4 * len(scenario.names))
         self._world.controller = Controller(
             scenario, order.run, self._world, self._log("controller"), now=self._world.now
@@ -116,7 +154,11 @@ class MemoryRuntime:
         """Play the whole run; raises the error that ended the run."""
         self._watchers.append(watch)
         try:
-            self._world.run()
+            try:
+                self._world.run()
+            finally:  # errors are written to the same logs
+                if self._seldom:
+                    self._seldom.flush_all()
             self._check()
             for name, context in self._contexts.items():
                 if not self._world.nodes[name].finished:
@@ -158,8 +200,12 @@ class MemoryRuntime:
 
     def _add(self, name: str, topology: Topology, terms: Terms) -> None:
         scenario, world = self._order.loaded.scenario, self._world
-        ledger = self._stack.enter_context(closing(Ledger(self._order.folder, name)))
+        seldom = self._seldom
+        flush = seldom.flush if seldom else at_once
+        ledger = self._stack.enter_context(closing(Ledger(self._order.folder, name, flush=flush)))
         reporter = make_reporter(scenario, name, ledger, self._log(name, hospital=name))
+        if seldom:
+            reporter = replace(reporter, peak=seldom.peak_memory)
         archive = None
         if scenario.instruments.keep_hops:
             code = code_of(self._order.loaded, name)
@@ -189,7 +235,8 @@ class MemoryRuntime:
         path = self._order.folder / "logs" / f"{file}.jsonl"
         opened = partial(path.open, "a", encoding="utf-8")
         stream: TextIO = self._stack.enter_context(opened())
-        return WatchedLog(stream, {"run": self._order.run, **bound}, self._watchers)
+        flush = self._seldom.flush if self._seldom else at_once
+        return WatchedLog(stream, {"run": self._order.run, **bound}, self._watchers, flush=flush)
 
 
 def _add_once(ledger: Ledger, told: list[SampleCounts], counts: SampleCounts) -> None:

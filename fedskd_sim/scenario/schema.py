@@ -355,8 +355,10 @@ class Scenario(Part):
     @property
     def common_architecture(self) -> Architecture | None:
         """The one of the model that all train, where the algorithm names it."""
+        if not self.averages:
+            return None
         found: Architecture | None = getattr(self.algorithm, "architecture", None)
-        return found if self.averages else None
+        return found
 
     @property
     def faults_in_words(self) -> str:
