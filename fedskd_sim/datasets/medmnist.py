@@ -1,9 +1,10 @@
-"""MedMNIST (Yang et al. 2023): one of its sets with one label per sample, of images or volumes.
+"""MedMNIST (Yang et al. 2023): one of its sets, of images or volumes.
 
 Expected: the ``.npz`` of its release, such as ``bloodmnist.npz`` or ``organmnist3d.npz``. Arrays of
 images, uint8 and of one S: ``train_images``, ``val_images`` and ``test_images``; (N, S, S) in grey,
 (N, S, S, 3) in colour, or volumes (N, S, S, S). Arrays of whole numbers from 0, (N, 1) or (N,):
-``train_labels``, ``val_labels`` and ``test_labels``.
+``train_labels``, ``val_labels`` and ``test_labels``. Or (N, L) of 0 and 1 for L labels, of which a
+sample may have several, as in ``chestmnist.npz``.
 
 The official splits are kept. Nothing says who took an image or of whom, so hospitals share a file
 by ``partition``, and every image is a group of its own.
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 from fedskd_sim import Cohort, Preview
 from fedskd_sim.datasets import npz
 from fedskd_sim.datasets.refusals import corrupt, in_order
-from fedskd_sim.errors import InvalidValue
 
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 """The splits, as the file and as a cohort call them."""
 NEEDED = tuple(f"{split}_{what}" for split in OFFICIAL for what in ("images", "labels"))
 VOLUME_AXES = 4
 """Of volumes, the channel's among them."""
+LABEL_AXES = 2
 Shape = tuple[int, ...]
 
 
@@ -38,6 +39,10 @@ def read(folder: Path, *, file: str = "bloodmnist.npz") -> Cohort:
     with npz.open_archive(path, NEEDED) as arrays:
         shape = _sample_shape(arrays)
         labels = [_labels_of(arrays, split) for split in OFFICIAL]
+    if len({one.shape[1:] for one in labels}) > 1:
+        raise corrupt(
+            "train_labels, val_labels and test_labels differ in how many labels they have"
+        )
     ends = np.cumsum([0, *map(len, labels)])
     split, volumes = np.repeat(np.arange(len(labels)), np.diff(ends)), len(shape) == VOLUME_AXES
 
@@ -91,12 +96,8 @@ def _sample_shape(arrays: Any) -> Shape:
 
 def _labels_of(arrays: Any, split: str) -> NDArray[Any]:
     labels, rows = npz.array(arrays, f"{split}_labels"), npz.shape(arrays, f"{split}_images")[0][0]
-    if labels.ndim == 2 and labels.shape[1] > 1:  # noqa: PLR2004 - images by labels
-        text = (
-            f"{split}_labels has shape {labels.shape}: several labels per image are not supported"
-        )
-        raise InvalidValue(text, fix="choose a set of MedMNIST with one label per image")
-    if labels.shape not in ((rows,), (rows, 1)) or labels.dtype.kind not in "iu":
+    if labels.shape[:1] != (rows,) or labels.ndim > LABEL_AXES or labels.dtype.kind not in "iu":
         text = f"{split}_labels has shape {labels.shape} of {labels.dtype}"
-        raise corrupt(f"{text}, not ({rows}, 1) of whole numbers as {split}_images asks for")
-    return labels.reshape(-1)
+        wanted = f"({rows}, 1) or ({rows}, L) of whole numbers"
+        raise corrupt(f"{text}, not {wanted} as {split}_images asks for")
+    return labels if labels.shape[1:] > (1,) else labels.reshape(-1)

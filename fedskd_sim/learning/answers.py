@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FOLDER = "predictions"
-CHANCES = "probabilities"
+CHANCES, THRESHOLDS = "probabilities", "thresholds"
 Tested = Literal["evaluation", "ensemble"]
 """The kind of the record that the same test gives: of one hospital's model, or of all finished
 models together."""
@@ -46,14 +46,19 @@ class Answers:
     """Patients go by the ids of their source, and not by their rows in the hospital's data."""
     _found: dict[tuple[Tested, str], Weights] = field(default_factory=dict)
 
-    def add(self, kind: Tested, model: str, logits: Tensor) -> None:
-        """Keep the probabilities of a test's logits (N, classes), as the measures take them; a
-        model that is tested again replaces them.
+    def add(
+        self, kind: Tested, model: str, logits: Tensor, task: PredictionTask | None = None
+    ) -> None:
+        """Keep the probabilities of a test's logits (N, classes), as the measures take them, and
+        the thresholds of the task as it was tested; a model that is tested again replaces them.
         """
         if self.wanted:
-            chances = self.task.chances(logits.detach()).cpu().numpy()
+            task = task or self.task
+            arrays = {CHANCES: task.chances(logits.detach()).cpu().numpy()}
+            if task.thresholds is not None:
+                arrays[THRESHOLDS] = task.thresholds
             self._found[kind, model] = {
-                CHANCES: Buffer("float64", chances.shape, chances.tobytes())
+                name: Buffer("float64", one.shape, one.tobytes()) for name, one in arrays.items()
             }
 
     def state(self) -> LearnerState:
@@ -83,13 +88,16 @@ class Answers:
         if not self._found:
             return
         kinds, models = zip(*self._found, strict=True)
-        buffers = [group[CHANCES] for group in self._found.values()]
-        chances = [
-            np.frombuffer(buffer.data, np.float64).reshape(buffer.shape) for buffer in buffers
-        ]
-        arrays = {CHANCES: np.stack(chances)} | {
-            name: np.asarray(value) for name, value in about.items()
+        arrays = {
+            name: np.stack(
+                [
+                    np.frombuffer(group[name].data, np.float64).reshape(group[name].shape)
+                    for group in self._found.values()
+                ]
+            )
+            for name in next(iter(self._found.values()))
         }
+        arrays |= {name: np.asarray(value) for name, value in about.items()}
         arrays |= {
             "schema": np.asarray(SCHEMA),
             "kinds": np.asarray(kinds),

@@ -60,6 +60,10 @@ def compare(
             f"{_list_classes(first[1])}"
         )
         yield LabelSpacesDiffer(text, key=key, fix="give all hospitals the same classes")
+    elif found.multi_label != first[1].multi_label:
+        several, single = (hospital.name, first[0])[:: 1 if found.multi_label else -1]
+        text = f"{several!r} has several labels per sample, {single!r} has one"
+        yield LabelSpacesDiffer(text, key=key, fix="give all hospitals labels of one kind")
     elif found.columns != first[1].columns:
         yield _other_columns(hospital.name, found, first, key)
     elif apart := _apart(found, first[1]):

@@ -199,23 +199,6 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flips[2], images.transpose(2, 3), images).contiguous()
 
 
-def class_weights(labels: Tensor, classes: int, rule: str) -> Tensor:
-    """Weigh classes by one over the square root of their frequency, mean 1 over the samples; absent
-    classes get 0.
-
-    Args:
-        labels: int64 (N,).
-        classes: how many classes there are.
-        rule: ``sqrt_inverse``, or ``none`` for all ones.
-
-    """
-    if rule == "none":
-        return torch.ones(classes, device=labels.device)
-    counts = torch.bincount(labels, minlength=classes).float()
-    weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
-    return weights * counts.sum() / (weights * counts).sum()
-
-
 def _text(names: tuple[str, ...]) -> Buffer:
     data = "\0".join(names).encode("utf-8", "surrogatepass")
     return Buffer("uint8", (len(data),), data)

@@ -231,10 +231,13 @@ class Predicting:
         labels = self.site.data.test.labels
         if not len(labels):
             return {}
-        found = {**self.site.assess(*whose, logits)}
+
+        def known() -> Tensor:
+            return together(networks, self.site.data.validation, self.site.task)
+
+        found = {**self.site.assess(*whose, logits, known)}
         if self._settings.logit_adjustment and len(self.site.data.validation.labels):
-            known = together(networks, self.site.data.validation, self.site.task)
-            usual = known.softmax(dim=1).mean(dim=0)
+            usual = known().softmax(dim=1).mean(dim=0)
             found["balanced_accuracy_adjusted"] = measure_adjusted(
                 logits, labels, usual, self._settings.logit_adjustment
             )
@@ -242,11 +245,11 @@ class Predicting:
 
 
 def together(networks: list[nn.Module], samples: Samples, task: PredictionTask) -> Tensor:
-    """Return the logarithm of the networks' mean probabilities, (N, classes) in fp64."""
+    """Return the logits of the networks' mean probabilities, (N, classes) in fp64."""
     chances = torch.stack(
         [task.chances(logits_of(network, samples.images)) for network in networks]
     )
-    return chances.mean(dim=0).log()
+    return task.as_logits(chances.mean(dim=0))
 
 
 @torch.no_grad()

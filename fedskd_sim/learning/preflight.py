@@ -33,6 +33,7 @@ from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.learning.samples import Facts
 from fedskd_sim.learning.sessions.own import find_wrong_loss
+from fedskd_sim.learning.task import count_labels
 from fedskd_sim.scenario import (
     Architecture,
     FedSKD,
@@ -124,6 +125,7 @@ def _algorithm(scenario: Scenario, found: Facts | None, held: Contracts) -> Iter
     """Check what the algorithm itself asks for."""
     algorithm = scenario.algorithm
     yield from find_wrong_loss(algorithm)
+    yield from _one_label(scenario) if found and found.multi_label else ()
     if algorithm.pattern != "circulation" and scenario.schedule != Schedule():
         text = f"with {algorithm.name!r} nothing travels by a schedule: it is {algorithm.pattern}"
         fix = "leave it out; only where models circulate there is an order of hospitals"
@@ -149,6 +151,22 @@ def _algorithm(scenario: Scenario, found: Facts | None, held: Contracts) -> Iter
         )
 
 
+def _one_label(scenario: Scenario) -> Iterator[FedskdError]:
+    """Refuse what takes one class for each sample, where samples have several labels."""
+    algorithm, adjusted = scenario.algorithm, scenario.prediction.logit_adjustment
+    why = "needs one class for each sample, and the data have several labels per sample"
+    if algorithm.one_label:
+        fix = "choose another algorithm, such as fedskd, fedavg or local, or data with one label"
+        yield InvalidValue(f"{algorithm.name!r} {why}", key=("algorithm", "name"), fix=fix)
+    if adjusted:
+        text, key = f"{adjusted:g} cannot be used: logit adjustment {why}", "logit_adjustment"
+        fix = "leave it out; thresholds are chosen on validation data instead"
+        yield InvalidValue(text, key=("prediction", key), fix=fix)
+    if scenario.audit:
+        fix = "leave audit out, or choose data with one label"
+        yield InvalidValue(f"an audit {why}", key=("audit",), fix=fix)
+
+
 def _pixels_of_rows(how: FedSKD) -> Iterator[FedskdError]:
     """Refuse the level of places where samples are rows of a table."""
     for name, levels in (
@@ -172,9 +190,11 @@ def _samples(index: int, hospital: Hospital, found: Facts) -> Iterator[FedskdErr
             fix="give it data, or leave it out",
         )
     elif len(present) == 1:
+        several = found.multi_label
+        counted = count_labels(present, found.classes, multi_label=several)
         text = (
-            f"all {len(found.train_labels)} training samples of {hospital.name!r} are "
-            f"{found.classes[present[0]]!r}"
+            f"all {len(found.train_labels)} training samples of {hospital.name!r} "
+            f"{'have the same labels' if several else 'are'} {next(iter(counted))!r}"
         )
         cut = (
             ", or cut the data set with a larger alpha or another seed"

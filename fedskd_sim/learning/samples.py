@@ -154,6 +154,8 @@ class Facts:
     """Of tables: the names of the columns."""
     patients: int | None = None
     """Of whom the training samples are; None: the source does not say."""
+    multi_label: bool = False
+    """A sample may have several of the classes, or none: labels are patterns of bits."""
 
 
 @dataclass(frozen=True, slots=True)

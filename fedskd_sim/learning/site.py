@@ -4,9 +4,9 @@ that are undone if they fail.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -22,7 +22,6 @@ from fedskd_sim.learning.data import (
     HospitalData,
     Samples,
     as_input,
-    class_weights,
     fingerprint,
     load,
     pool,
@@ -102,9 +101,6 @@ class Site:
         self.share = share_of_card(context.scenario, self.device, alone=context.own_card)
         self.recordings = Recordings.of(self.device, self.training, self.share)
         self.loss = loss_of(context.scenario.algorithm)
-        self.task = task_of(context.scenario)
-        kept = context.scenario.instruments.predictions
-        self.answers = Answers(bool(kept), self.task, named=kept == "named")
         chosen = None if self.me.held_out else self.me.privacy
         known = context.scenario, context.topology, context.host
         self.spending = None if chosen is None else Spending(*known, chosen)
@@ -118,7 +114,10 @@ class Site:
         """What models whose ``buffers`` stay had of these when they last trained here."""
         self._others: dict[str, Samples] = {}
         self._known = require_facts(context.scenario, context.host, context.data_folder)
-        self.shape = shape_of(self._known)
+        self.shape, facts = shape_of(self._known), self._known
+        self.task = task_of(context.scenario, facts.classes, multi_label=facts.multi_label)
+        kept = context.scenario.instruments.predictions
+        self.answers = Answers(bool(kept), self.task, named=kept == "named")
         context.counted(self._known.counts)
         if context.own_process:
             context.receive_buffers.build = self._build_receive_buffer
@@ -355,7 +354,7 @@ class Site:
             text = f"'run' cannot be used: {name!r} has sessions of which it does not say when"
             fix = "choose session; or plan_job(..., self.site.during(round_)) in its code"
             raise InvalidValue(text, fix=fix, key=("training", "optimiser", "schedule", "over"))
-        weights = class_weights(
+        weights = self.task.weights(
             self.data.train.labels, len(self.data.classes), self.training.class_weights
         )
         given = self.data.train, weights, self.training, budget, session_seed
@@ -439,7 +438,8 @@ class Site:
         if not len(self.data.test.labels):
             return {}
         self.note_final(model, network)
-        return self.assess("evaluation", model, logits_of(network, self.data.test.images))
+        known = partial(logits_of, network, self.data.validation.images)
+        return self.assess("evaluation", model, logits_of(network, self.data.test.images), known)
 
     def note_final(self, model: str, network: nn.Module) -> None:
         """Keep what a final model makes of the validation data, where that is probed."""
@@ -448,12 +448,17 @@ class Site:
             loss = self.similarity(settings)
             self.similarities.note(model, network, self.data.validation, loss)
 
-    def assess(self, kind: Tested, model: str, logits: Tensor) -> Measures:
+    def assess(
+        self, kind: Tested, model: str, logits: Tensor, known: Callable[[], Tensor] | None = None
+    ) -> Measures:
         """Measure a model by its logits (N, classes) for the test data, and keep them as
-        predictions.
+        predictions. Thresholds of several labels are those that are best for the logits of the
+        validation data, which ``known`` returns; 0.5 without it, and where these are tested.
         """
-        self.answers.add(kind, model, logits)
-        return self.task.measure(logits, self.data.test.labels)
+        apart = self.scenario.instruments.evaluate_on == "test"
+        task = self.task.tuned(known if apart else None, self.data.validation.labels)
+        self.answers.add(kind, model, logits, task)
+        return task.measure(logits, self.data.test.labels)
 
     def save_answers(self, run: Path) -> None:
         """Write the predictions of the models that were tested here into a run folder, unless

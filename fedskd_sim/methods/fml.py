@@ -93,7 +93,8 @@ class MutualTeaching:
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute both divergences of a step."""
         own, other = step.outputs[step.main], step.outputs[self.role]
-        from_other, from_own = divergence(other, own), divergence(own, other)
+        from_other = divergence(other, own, step.task)
+        from_own = divergence(own, other, step.task)
         parts: dict[str, Tensor] = {
             "mutual_kl": from_other.detach(),
             f"{step.prefix(self.role)}mutual_kl": from_own.detach(),

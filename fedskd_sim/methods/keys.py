@@ -66,6 +66,7 @@ class FedProto(AllReduceKeys):
     over the ring.
     """
 
+    one_label: ClassVar[bool] = True
     base_sessions: ClassVar[bool] = True
     keeps_models: ClassVar[bool] = True
     weight: Annotated[float, Field(ge=0)] = 1.0
@@ -100,6 +101,7 @@ class FedTGP(AllReduceKeys):
     and prototypes trained that lie near those of their class and apart from others.
     """
 
+    one_label: ClassVar[bool] = True
     base_sessions: ClassVar[bool] = True
     keeps_models: ClassVar[bool] = True
     weight: Annotated[float, Field(ge=0)] = 1.0
@@ -143,6 +145,7 @@ class FedGH(AllReduceKeys):
     the class means of all hospitals.
     """
 
+    one_label: ClassVar[bool] = True
     base_sessions: ClassVar[bool] = True
     personal: ClassVar[bool] = True
     alike: ClassVar[Any] = "head"
@@ -171,6 +174,7 @@ class FD(AllReduceKeys):
     class on average, summed over the ring.
     """
 
+    one_label: ClassVar[bool] = True
     base_sessions: ClassVar[bool] = True
     keeps_models: ClassVar[bool] = True
     weight: Annotated[float, Field(ge=0)] = 1.0
@@ -372,6 +376,7 @@ class DFML(CirculationKeys):
     from round to round, and both go on.
     """
 
+    one_label: ClassVar[bool] = True
     personal: ClassVar[bool] = True
     peak: Annotated[float, Field(ge=0, le=1)] = 0.8
     """The highest weight of the Kullback-Leibler divergences; that of the labels is what is left to

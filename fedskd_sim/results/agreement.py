@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import ChainBroken, RunUnreadable, Where
+from fedskd_sim.learning.task import THRESHOLD_OF, count_labels
 from fedskd_sim.records import FOLDERS, Measure, Record
 from fedskd_sim.records.files import own_records, read_counts
-from fedskd_sim.results import curves
+from fedskd_sim.results import curves, multilabel
 from fedskd_sim.results.predictions import KINDS, Predictions, files, read_file
 from fedskd_sim.scenario import Scenario
 
@@ -53,8 +54,7 @@ def _of_counts(
     found: Predictions, used: Mapping[str, int] | None, where: Where
 ) -> Iterator[ChainBroken]:
     """Compare how many samples each class has."""
-    counted = np.bincount(found.labels, minlength=len(found.classes)).tolist()
-    tested = {name: count for name, count in zip(found.classes, counted, strict=True) if count}
+    tested = count_labels(found.labels, found.classes, multi_label=found.multi_label)
     read = {name: count for name, count in (used or {}).items() if count}
     if used is not None and tested != read:
         text = f"altered: they are of the classes {tested}, and {found.host!r} has read {read}"
@@ -70,9 +70,7 @@ def _of_records(found: Predictions, run: Path, where: Where) -> Iterator[ChainBr
             yield _broken(text, where)
             continue
         record, place = tests.pop(whose)
-        for name, (least, most, weight) in _bounds(
-            found.probabilities[number], found.labels
-        ).items():
+        for name, (least, most, weight) in _bounds(found, number).items():
             said = record.measures.get(name, Measure(0.0, 0.0))
             near = least - ROUNDING <= said.sum <= most + ROUNDING
             if not near or said.weight != weight:
@@ -95,13 +93,15 @@ def _tests(run: Path, host: str) -> Iterator[tuple[tuple[str, str], tuple[Record
             yield (record.model, record.kind), (record, Where(str(file), line))
 
 
-def _bounds(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> Bounds:
-    """Compute the measures of `fedskd_sim.learning.evaluate.measures` from probabilities (N, C) and
-    labels (N,).
+def _bounds(found: Predictions, number: int) -> Bounds:
+    """Compute the measures of `fedskd_sim.learning.task` for one model.
 
     Probabilities of two classes may be equal where logits were not: such a sample may have been
     right or wrong.
     """
+    chances, labels = found.probabilities[number], found.labels
+    if found.thresholds is not None:
+        return _bounds_of_labels(found, number, found.thresholds[number])
     best = chances == chances.max(axis=1, keepdims=True)  # of NaN nothing is
     hit = best[np.arange(len(labels)), labels]
     sure = hit & (best.sum(axis=1) == 1)
@@ -113,6 +113,24 @@ def _bounds(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> Bounds:
     return {
         "accuracy": (float(sure.sum()), float(hit.sum()), float(len(labels))),
         "balanced_accuracy": (recalls(sure), recalls(hit), float(len(present))),
+    }
+
+
+def _bounds_of_labels(found: Predictions, number: int, thresholds: NDArray[np.float64]) -> Bounds:
+    """Compute them where a patient has several labels, and which thresholds were used."""
+    present, labels = found.present, multilabel.tested(found.present)
+    answered = np.isfinite(found.probabilities[number]).all(axis=1, keepdims=True)
+    right = (found.decided(number) == present) & answered
+    balanced = sum(
+        (right[own, label].mean() + right[~own, label].mean()) / 2
+        for label, own in zip(labels, present.T[labels], strict=True)
+    )
+    shares = float(right.sum()) / len(found.classes)
+    used = zip(found.classes, thresholds.tolist(), strict=True)
+    return {
+        "accuracy": (shares, shares, float(len(present))),
+        "balanced_accuracy": (float(balanced), float(balanced), float(len(labels))),
+        **{THRESHOLD_OF + name: (value, value, 1.0) for name, value in used},
     }
 
 
@@ -144,28 +162,39 @@ def on_record(here: Predictions, tested: Tests) -> Predictions:
         if (*test, here.host) in tested
     ]
     models, kinds = (tuple(names[place] for place in known) for names in (here.models, here.kinds))
-    return replace(here, models=models, kinds=kinds, probabilities=here.probabilities[known])
+    used = None if here.thresholds is None else here.thresholds[known]
+    kept = here.probabilities[known]
+    return replace(here, models=models, kinds=kinds, probabilities=kept, thresholds=used)
 
 
 class Judged(NamedTuple):
-    """The answers of one model: what they confuse (C, C), areas under the ROC curves (C,), and
-    the record's measures.
+    """The answers of one model: what they confuse (C, C), or of several labels (C, 2, 2), recalls
+    and areas under the ROC curves (C,), and the record's measures.
     """
 
     matrix: NDArray[np.int64]
+    recalls: curves.Floats
     areas: curves.Floats
     measures: Mapping[str, float]
 
 
-def judge(here: Predictions, answers: curves.Floats) -> Judged:
-    """Judge the answers of one model (N, C) by the labels of the patients."""
+def judge(here: Predictions, place: int) -> Judged:
+    """Judge the answers of one model, by its place in ``here.models``."""
+    answers = here.probabilities[place]
+    scores = here.task.scores(answers)
+    if here.multi_label:
+        present = here.present
+        matrix = multilabel.confusion(present, here.decided(place))
+        areas = multilabel.areas(present, scores)
+        told = multilabel.measures(matrix, areas)
+        return Judged(matrix, multilabel.sensitivities(matrix), areas, told)
     matrix = curves.confusion(here.labels, answers)
-    areas = curves.areas(here.labels, here.task.scores(answers))[:, 0]
+    recalls, areas = curves.recalls(matrix), curves.areas(here.labels, scores)[:, 0]
     shares = {
         "accuracy": float(np.diag(matrix).sum() / matrix.sum()),
-        "balanced_accuracy": mean(curves.recalls(matrix)),
+        "balanced_accuracy": mean(recalls),
     }
-    return Judged(matrix, areas, {**shares, "auc": mean(areas)})
+    return Judged(matrix, recalls, areas, {**shares, "auc": mean(areas)})
 
 
 def check(file: Path, here: Predictions, first: Predictions, names: tuple[str, ...]) -> None:
@@ -177,7 +206,7 @@ def check(file: Path, here: Predictions, first: Predictions, names: tuple[str, .
         raise _refusal(
             file, f"predictions name {', '.join(sorted(strange))}, which the scenario does not have"
         )
-    for field in ("scenario", "seed", "split", "classes"):
+    for field in ("scenario", "seed", "split", "classes", "multi_label"):
         if getattr(here, field) != getattr(first, field):
             raise _refusal(
                 file,
@@ -200,7 +229,8 @@ def compare(file: Path, here: Predictions, judged: Sequence[Judged], tested: Tes
             )
         for name, value in found.measures.items() if np.isfinite(answers).all() else ():
             said = record.measures.get(name, Measure(0.0, 0.0)).mean
-            if not (_agree(value, said) or (name == "auc" and _agree(_older(here, answers), said))):
+            older = name == "auc" and not here.multi_label
+            if not (_agree(value, said) or (older and _agree(_older(here, answers), said))):
                 raise _refusal(
                     file,
                     f"{name} of the model of {model!r} is {value:.9g} by them, and {said:.9g} by "

@@ -10,9 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from fedskd_sim.learning.task import ONE_LABEL
+from fedskd_sim.learning.task import AUC_OF, ONE_LABEL, THRESHOLD_OF
 from fedskd_sim.observe.words import amount
 from fedskd_sim.records import NOTHING, Record
 from fedskd_sim.results.gathered import Gathered, most_steps
@@ -27,6 +25,7 @@ def averages(records: Sequence[Record], chosen: Callable[[Record], bool]) -> dic
     """Return the mean of every metric over some records; NaN where none of them has a value."""
     some = [record for record in records if chosen(record)]
     names = sorted({name for record in some for name in record.measures} - {"models", "kept_bytes"})
+    names = [name for name in names if not name.startswith((AUC_OF, THRESHOLD_OF))]
     return {
         name: mean(record.measures.get(name, NOTHING).mean for record in some) for name in names
     }
@@ -80,6 +79,7 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
             "two classes. "
             "Means leave them out."
         )
+    yield from _of_labels(tested)
     strange = unseen(records, found.held_out)
     if strange:
         names = ", ".join(found.held_out)
@@ -93,6 +93,23 @@ def notes(found: Gathered, memory: Remembered) -> Iterator[str]:
         if record.kind == "warm_up" and record.outcome == "trained" and record.reason:
             yield f"{record.host}: {record.reason}."
     yield from _of_sessions(found)
+
+
+def _of_labels(tested: Collection[Record]) -> Iterator[str]:
+    """Say what measures are of, where samples have several labels."""
+    labels = {name for one in tested for name in one.measures if name.startswith(THRESHOLD_OF)}
+    if not labels:
+        return
+    yield (
+        f"Samples may have several of {len(labels)} labels. Balanced accuracy and AUC are means "
+        "over the labels that some test samples have and others have not. Accuracy is the share of "
+        "labels decided right."
+    )
+    yield (
+        "A label is decided for where its probability reaches a threshold: that at which the "
+        "balanced accuracy on the host's validation data is highest, or 0.5 where these cannot "
+        "tell. Records have all thresholds."
+    )
 
 
 def _of_adjustment(corrected: Sequence[Record]) -> Iterator[str]:
@@ -240,12 +257,8 @@ def rarest_classes(run: Path) -> dict[str, int]:
         RunUnreadable: such a file is damaged.
 
     """
-    labels = {host: found.labels for host, found in read_predictions(run).items()}
-    return {
-        host: int(np.unique(some, return_counts=True)[1].min())
-        for host, some in labels.items()
-        if len(some)
-    }
+    counts = {host: found.present.sum(axis=0) for host, found in read_predictions(run).items()}
+    return {host: int(some[some > 0].min()) for host, some in counts.items() if some.any()}
 
 
 def together(some: Iterable[Basis]) -> Basis:

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedskd_sim.learning.task import EVEN
 from fedskd_sim.records import Record
-from fedskd_sim.results import curves
+from fedskd_sim.results import curves, multilabel
 from fedskd_sim.results.agreement import Judged, check, compare, judge, mean, on_record, tests_of
 from fedskd_sim.results.curves import DRAWS, LEVEL, Interval, Resampling, interval
 from fedskd_sim.results.predictions import Predictions, files, read_file
@@ -33,8 +34,9 @@ class PatientRow:
     """What one model, or several, are worth for the patients of a hospital; classes without
     patients have NaN.
 
-    Of several models, measures are means over them, ``confusion`` (row: class, column: decision)
-    and ``calibration`` take all their answers together, and there are no ``curves``.
+    Of several models, measures are means over them, ``confusion`` (row: class, column: decision; of
+    several labels for each whether it is present and decided) and ``calibration`` take all their
+    answers together, and there are no ``curves``.
     """
 
     who: str
@@ -58,23 +60,15 @@ class HostRows:
     rows: tuple[PatientRow, ...]
     unanswered: tuple[str, ...]
     subjects: int
-
-    @property
-    def patients(self) -> int:
-        """The number of its patients."""
-        return sum(self.counts)
+    patients: int
+    chance: float
+    """The balanced accuracy of whoever answers without a look at the patient: one over the classes
+    that it has, or one half where each label is a question."""
 
     @property
     def rarest(self) -> int:
         """The number of patients of its rarest class, of those that it has."""
-        return min(count for count in self.counts if count)
-
-    @property
-    def chance(self) -> float:
-        """The balanced accuracy of whoever answers without a look at the patient: one over the
-        classes that it has.
-        """
-        return 1 / sum(count > 0 for count in self.counts)
+        return min((count for count in self.counts if count), default=0)
 
     def row(self, who: str) -> PatientRow | None:
         """Find a row."""
@@ -91,6 +85,8 @@ class Patients:
     notes: tuple[str, ...]
     incomplete: tuple[str, ...] = ()
     """Of the notes, what the results lack."""
+    multi_label: bool = False
+    """Whether a patient may have several of the classes."""
 
 
 def assess(
@@ -115,14 +111,13 @@ def assess(
             named.
 
     """
-    found, first, cells = {}, None, 0
-    tested = tests_of(records)
+    found, first, cells, tested = {}, None, 0, tests_of(records)
     visitors = len(hospitals) * len(hospitals + held_out) <= MOST_CELLS
     for file in files(run):
         here = read_file(file)
         if f"records/{file.stem}.jsonl" in cut:
             here = on_record(here, tested)
-        first, judged = first or here, [judge(here, answers) for answers in here.probabilities]
+        first, judged = first or here, [judge(here, place) for place in range(len(here.models))]
         check(file, here, first, hospitals + held_out)
         compare(file, here, judged, tested)
         found[here.host] = _host(here, judged, visitors=visitors)
@@ -130,9 +125,10 @@ def assess(
     if first is None:
         return None
     hosts = tuple(found[name] for name in hospitals + held_out if name in found)
-    notes = _notes(hosts, first.classes, len(tested) - cells, visitors=visitors)
     lacks = _unanswered(hosts)
-    return Patients(first.split, first.classes, hosts, (*notes, *lacks), lacks)
+    notes = _notes(hosts, first.classes, len(tested) - cells, visitors=visitors)
+    told = (*notes, *lacks)
+    return Patients(first.split, first.classes, hosts, told, lacks, first.multi_label)
 
 
 def _unanswered(hosts: Sequence[HostRows]) -> tuple[str, ...]:
@@ -155,22 +151,13 @@ def _host(here: Predictions, judged: Sequence[Judged], *, visitors: bool) -> Hos
     wanted = [(role, [place]) for place, role in roles.items() if role != "visitor"]
     wanted += [("others", others)] if others else []
     wanted += [("visitor", [place]) for place in others] if visitors else []
-    drawn_from = seed(here.seed, "patients", here.host)
-    draws = Resampling.of(here.labels, drawn_from, subjects=here.subjects) if wanted else None
-    drawn = (
-        _draw(
-            here,
-            draws,
-            [*roles],
-            {place for place, role in roles.items() if visitors or role != "visitor"},
-        )
-        if draws
-        else {}
-    )
+    areas = {place for place, role in roles.items() if visitors or role != "visitor"}
+    drawn = _draw(here, [*roles], areas) if wanted else {}
     rows = tuple(_row(here, judged, (who, places), drawn) for who, places in wanted)
-    counts = np.bincount(here.labels, minlength=len(here.classes))
+    counts = tuple(map(int, here.present.sum(axis=0)))
     subjects = len(here.labels if here.subjects is None else np.unique(here.subjects))
-    return HostRows(here.host, tuple(map(int, counts)), rows, unanswered, subjects)
+    chance = EVEN if here.multi_label else 1 / sum(count > 0 for count in counts)
+    return HostRows(here.host, counts, rows, unanswered, subjects, len(here.labels), chance)
 
 
 def _role(here: Predictions, place: int) -> str:
@@ -182,12 +169,20 @@ def _role(here: Predictions, place: int) -> str:
 Draws = Mapping[int, Mapping[str, curves.Floats]]
 
 
-def _draw(
-    here: Predictions, draws: Resampling, places: Sequence[int], with_areas: set[int]
-) -> Draws:
+def _draw(here: Predictions, places: Sequence[int], with_areas: set[int]) -> Draws:
     """Return every measure of some models in all draws: (B,), and ``recall`` of the classes that
-    are present (C', B).
+    are present, or of the labels that are tested, (C', B).
     """
+    drawn_from = seed(here.seed, "patients", here.host)
+    if here.multi_label:
+        whose = multilabel.LabelledPatients(here.present, drawn_from, here.subjects)
+        scores = [
+            here.task.scores(here.probabilities[place]) if place in with_areas else None
+            for place in places
+        ]
+        found = multilabel.draw(whose, [here.decided(place) for place in places], scores)
+        return dict(zip(places, found, strict=True))
+    draws = Resampling.of(here.labels, drawn_from, subjects=here.subjects)
     recalls = draws.recalls([here.probabilities[place] for place in places])
     sizes = np.bincount(here.labels)[draws.present] / len(here.labels)
     nothing = np.full(recalls.shape[1], np.nan)
@@ -215,11 +210,10 @@ def _row(
         [judged[place] for place in places],
     )
     areas = np.mean([one.areas for one in found], axis=0)
-    recall = [
-        Interval(float(value))
-        for value in np.mean([curves.recalls(one.matrix) for one in found], axis=0)
-    ]
-    for number, label in enumerate(np.unique(here.labels)):
+    recall = [Interval(float(value)) for value in np.mean([one.recalls for one in found], axis=0)]
+    present = here.present
+    with_draws = multilabel.tested(present) if here.multi_label else np.unique(here.labels)
+    for number, label in enumerate(with_draws):
         recall[label] = interval(
             recall[label].value,
             np.mean([drawn[place]["recall"][number] for place in places], axis=0),
@@ -240,10 +234,10 @@ def _row(
         recall=tuple(recall),
         areas=tuple(map(float, areas)),
         confusion=np.sum([one.matrix for one in found], axis=0),
-        calibration=curves.calibration(np.tile(here.labels, len(places)), np.concatenate(answers)),
-        curves={
-            int(label): curves.roc(here.labels == label, ranked[:, label]) for label in drawable
-        },
+        calibration=multilabel.calibration(present, answers)
+        if here.multi_label
+        else curves.calibration(np.tile(here.labels, len(places)), np.concatenate(answers)),
+        curves={int(label): curves.roc(present[:, label], ranked[:, label]) for label in drawable},
     )
 
 
@@ -273,6 +267,8 @@ def _notes(
         )
     for host in hosts:
         own = host.row("own")
+        if own and own.confusion.ndim > 2:  # noqa: PLR2004 - of several labels
+            continue
         answered = np.flatnonzero(own.confusion.sum(axis=0)) if own else np.zeros(0, int)
         if own and len(answered) == 1 and host.chance < 1:
             yield (
@@ -344,24 +340,29 @@ def as_lines(patients: Patients) -> Iterator[str]:
 
 
 def _recalls(patients: Patients) -> Iterator[str]:
-    classes = thin(range(len(patients.classes)), MOST_LINES)
+    of_labels, classes = patients.multi_label, thin(range(len(patients.classes)), MOST_LINES)
     part = (
         ""
         if len(classes) == len(patients.classes)
         else f"; {len(classes)} of {len(patients.classes)} classes"
     )
-    yield f"Recall of each class over the patients of all hospitals in percent{part}."
+    yield (
+        f"AUC of each label in percent, mean over the hospitals{part}."
+        if of_labels
+        else f"Recall of each class over the patients of all hospitals in percent{part}."
+    )
     yield ""
     found = [
         (
             patients.classes[label],
             sum(host.counts[label] for host in patients.hosts),
-            *(_recall_of(patients, who, label) for who in TITLES),
+            *((_area_of if of_labels else _recall_of)(patients, who, label) for who in TITLES),
         )
         for label in classes
     ]
     shares = (Column(title, percent, room=ROOM) for title in TITLES.values())
-    yield from Table((_named("class"), Column("patients", room=ROOM), *shares), found).lines()
+    first = _named("label" if of_labels else "class")
+    yield from Table((first, Column("patients", room=ROOM), *shares), found).lines()
 
 
 def _named(title: str) -> Column:
@@ -401,10 +402,16 @@ def of_models(patients: Patients) -> Table:
 
 
 def of_classes(patients: Patients) -> Table:
-    """Return the recall of every class, as `of_models` returns the rest."""
+    """Return the recall of every class, as `of_models` returns the rest; of several labels the AUC
+    of each.
+    """
     named = (Column("hospital", words=True), Column("model", words=True))
-    shares = [Column(name, format_share) for name in patients.classes]
-    rows = [(host.name, WHOM[row.who], *row.recall) for host, row in _on_page(patients)]
+    write = percent if patients.multi_label else format_share
+    shares = [Column(name, write) for name in patients.classes]
+    rows = [
+        (host.name, WHOM[row.who], *(row.areas if patients.multi_label else row.recall))
+        for host, row in _on_page(patients)
+    ]
     return Table((*named, *shares), rows)
 
 
@@ -422,6 +429,10 @@ def _recall_of(patients: Patients, who: str, label: int) -> float:
     total = sum(int(row.confusion[label].sum()) for row in rows)
     right = sum(int(row.confusion[label, label]) for row in rows)
     return right / total if total else math.nan
+
+
+def _area_of(patients: Patients, who: str, label: int) -> float:
+    return mean([row.areas[label] for host in patients.hosts if (row := host.row(who))])
 
 
 def as_plain(patients: Patients) -> dict[str, Any]:

@@ -217,7 +217,11 @@ def _drawable(patients: Patients) -> Drawable:
 
 
 def confusion(patients: Patients) -> Plot | None:
-    """Draw how many patients of each true class are predicted to be of each class."""
+    """Draw how many patients of each true class are predicted to be of each class; None where a
+    patient may have several.
+    """
+    if patients.multi_label:
+        return None
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for host, row in _drawable(patients):

@@ -8,7 +8,8 @@ of your own.
     here.of("aachen", "ensemble")            # those of all finished models together
 
 A run folder has one file per hospital, ``predictions/NAME.npz``, with the arrays that are the
-fields of `Predictions`, and ``schema``; ``subjects`` only where a patient has several samples. A
+fields of `Predictions`, and ``schema``; ``subjects`` only where a patient has several samples, and
+``thresholds`` only where a patient has several labels. A
 run with ``instruments.predictions: false``, or one that did not end well, has none.
 """
 
@@ -24,7 +25,13 @@ from numpy.typing import NDArray
 
 from fedskd_sim.errors import RunUnreadable, Where
 from fedskd_sim.learning.answers import FOLDER, SCHEMA
-from fedskd_sim.learning.task import ONE_LABEL, PredictionTask
+from fedskd_sim.learning.task import (
+    MOST_LABELS,
+    ONE_LABEL,
+    MultiLabel,
+    PredictionTask,
+    unpack,
+)
 
 KINDS = ("evaluation", "ensemble")
 SPLITS = ("test", "validation")
@@ -46,7 +53,7 @@ class Predictions:
     """Rows of the samples in the hospital's own data, from 0; with ``instruments.predictions:
     named`` their ids in its source, (N,)."""
     labels: NDArray[np.int64]
-    """Their classes, (N,), as places in ``classes``."""
+    """Their classes, (N,), as places in ``classes``; of several labels patterns of bits."""
     models: tuple[str, ...]
     """Whose model it is, (M,); for all models together the host's name."""
     kinds: tuple[str, ...]
@@ -54,14 +61,38 @@ class Predictions:
     (M,)."""
     probabilities: NDArray[np.float64]
     """(M, N, C); a row sums to 1. A row of NaN is an answer that was not finite. Decisions are the
-    first largest of a row."""
+    first largest of a row. Of several labels each is a probability of its own."""
     subjects: NDArray[np.int64] | None = None
     """Whom each sample is of, (N,), as numbers; None where all are of different ones."""
+    thresholds: NDArray[np.float64] | None = None
+    """Where a patient has several labels: the probability from which on a model decides for each,
+    (M, C)."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a patient may have several of the classes, or none."""
+        return self.thresholds is not None
 
     @property
     def task(self) -> PredictionTask:
         """What the models were asked."""
-        return ONE_LABEL
+        return MultiLabel(self.classes) if self.multi_label else ONE_LABEL
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which classes each patient has, (N, C)."""
+        if self.multi_label:
+            return unpack(self.labels, len(self.classes))
+        found: NDArray[np.bool_] = self.labels[:, None] == np.arange(len(self.classes))
+        return found
+
+    def decided(self, place: int) -> NDArray[np.bool_]:
+        """Return which classes the model at a place of ``models`` decides for, (N, C)."""
+        answers = self.probabilities[place]
+        if self.thresholds is not None:
+            found: NDArray[np.bool_] = answers >= self.thresholds[place]
+            return found
+        return np.asarray(answers.argmax(1)[:, None] == np.arange(len(self.classes)))
 
     def of(self, model: str, kind: str = "evaluation") -> NDArray[np.float64]:
         """Return the probabilities (N, C) of one model.
@@ -109,7 +140,7 @@ def read_file(file: Path) -> Predictions:
 def _check(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
     """Refuse what no run writes; raises ValueError."""
     wanted = {"schema", *(field.name for field in fields(Predictions))}
-    wanted -= {"subjects"} - {*arrays}
+    wanted -= {"subjects", "thresholds"} - {*arrays}
     if set(arrays) != wanted:
         raise ValueError(
             f"it holds {', '.join(sorted(arrays)) or 'nothing'} instead of "
@@ -134,6 +165,9 @@ def _check(arrays: Mapping[str, NDArray[Any]], host: str) -> Predictions:
         probabilities=probabilities.astype(np.float64, casting="safe"),
         subjects=_array(arrays, "subjects", "i", 1).astype(np.int64)
         if "subjects" in arrays
+        else None,
+        thresholds=_array(arrays, "thresholds", "f", 2).astype(np.float64, casting="safe")
+        if "thresholds" in arrays
         else None,
         **single,
         **texts,
@@ -174,10 +208,22 @@ def _check_contents(found: Predictions, host: str) -> None:
     for what, names in (("class", found.classes), ("sample", found.samples), ("model", tested)):
         if len(set(names)) < len(names):
             raise ValueError(f"a {what} stands twice")
-    if found.labels.min() < 0 or found.labels.max() >= shape[2]:
+    most = 1 << shape[2] if found.multi_label else shape[2]
+    if found.labels.min() < 0 or found.labels.max() >= most or shape[2] > MOST_LABELS < most:
         raise ValueError(f"a label is not within the {shape[2]} classes")
-    whole = (found.probabilities >= 0).all(axis=2) & (
-        np.abs(found.probabilities.sum(axis=2) - 1) < ROUNDING
-    )
-    if not (whole | np.isnan(found.probabilities).all(axis=2)).all():
+    _check_probabilities(found)
+
+
+def _check_probabilities(found: Predictions) -> None:
+    """Refuse numbers that are no probabilities; raises ValueError."""
+    whole, unknown = (found.probabilities >= 0).all(axis=2), np.isnan(found.probabilities)
+    if found.thresholds is not None:
+        chosen, shape = found.thresholds, (len(found.models), len(found.classes))
+        if chosen.shape != shape or not ((chosen >= 0) & (chosen <= 1)).all():
+            raise ValueError(f"thresholds are no probabilities {shape}")
+        if not ((whole & (found.probabilities <= 1).all(axis=2)) | unknown.any(axis=2)).all():
+            raise ValueError("a probability is not within 0 and 1")
+        return
+    whole &= np.abs(found.probabilities.sum(axis=2) - 1) < ROUNDING
+    if not (whole | unknown.all(axis=2)).all():
         raise ValueError("probabilities of a sample do not sum to 1")

@@ -112,6 +112,7 @@ class Run:
 
         Columns: ``host``, ``split``, ``model``, ``kind``, ``sample``, ``subject`` (a number, valid
         at that hospital only), ``label``, ``predicted`` and ``probability_CLASS`` for each class.
+        Several labels of a sample are joined by `` + ``.
         ``fedskd_sim.results.predictions.read_predictions`` returns the same as arrays.
         """
         from fedskd_sim.results.predictions import read_predictions  # noqa: PLC0415 - needs numpy, which the other tables do not
@@ -261,23 +262,31 @@ def _cell(record: Record) -> Row:
     }
 
 
+def _named(here: Any, present: Any) -> list[str]:
+    """Name the classes of each sample, from which of them it has (N, C); '' for none."""
+    return [
+        " + ".join(name for name, there in zip(here.classes, row, strict=True) if there)
+        for row in present.tolist()
+    ]
+
+
 def _answers(here: Any) -> list[Row]:
     """Return the rows of one hospital's predictions (`fedskd_sim.results.Predictions`)."""
     rows: list[Row] = []
     alone = here.subjects is None  # then every sample is of another one
     subjects = range(len(here.samples)) if alone else here.subjects.tolist()
-    samples = [*zip(here.samples, subjects, here.labels.tolist(), strict=True)]
-    for model, kind, answers in zip(
-        here.models, here.kinds, here.probabilities.tolist(), strict=True
+    samples = [*zip(here.samples, subjects, _named(here, here.present), strict=True)]
+    for place, (model, kind, answers) in enumerate(
+        zip(here.models, here.kinds, here.probabilities.tolist(), strict=True)
     ):
+        decided = _named(here, here.decided(place))
         about = {"host": here.host, "split": here.split, "model": model, "kind": kind}
-        for (sample, subject, label), shares in zip(samples, answers, strict=True):
+        for (sample, subject, label), shares, said in zip(samples, answers, decided, strict=True):
             known = plain(shares)
-            best = None if None in known else here.classes[shares.index(max(shares))]
             each = {
                 f"probability_{name}": share
                 for name, share in zip(here.classes, known, strict=True)
             }
-            what = {"sample": sample, "subject": subject, "label": here.classes[label]}
-            rows.append({**about, **what, "predicted": best, **each})
+            what = {"sample": sample, "subject": subject, "label": label}
+            rows.append({**about, **what, "predicted": None if None in known else said, **each})
     return rows

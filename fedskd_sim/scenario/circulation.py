@@ -114,6 +114,9 @@ class AlgorithmKeys(Part):
     alike: ClassVar[NetworkPart | None] = None
     """A part of a network, ``head`` or ``norm``, that must have the same form at all hospitals that
     train, since they exchange it or what enters it. Others are refused."""
+    one_label: ClassVar[bool] = False
+    """Whether each sample must be of one class. Data with several labels per sample are then
+    refused."""
     personal: ClassVar[bool] = False
     """Whether the tested model is a hospital's own, other than the common model and the model of
     its last record."""

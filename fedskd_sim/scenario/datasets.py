@@ -217,6 +217,9 @@ class SyntheticRoi(Part):
     """Regions of the atlas; every hospital must have the same."""
     classes: Annotated[int, Field(ge=2, le=8)] = 2
     """Number of diagnoses; every hospital must have the same."""
+    multi_label: bool = False
+    """A subject has any of the diagnoses, or none, each for itself; label_skew is then that of how
+    frequent each is."""
     effect: Positive = 0.4
     """How much the coupling of networks differs between classes, in units of the noise between
     subjects."""
@@ -283,7 +286,8 @@ class MedMnist(Part):
     """
 
     name: Literal["medmnist"]
-    """Small images; several hospitals share the file by ``partition``."""
+    """Small images; several hospitals share the file by ``partition``. Those of chestmnist have
+    several labels each."""
     file: str = "bloodmnist.npz"
     """File name inside the folder given by ``--data`` or FEDSKD_DATA."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None

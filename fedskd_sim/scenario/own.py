@@ -80,6 +80,7 @@ class Resolved(Part):
     architecture: Architecture | None = None
     """That of a common model, where it names one."""
     alike: NetworkPart | None = None
+    one_label: bool = False
     personal: bool = False
     base_sessions: bool = False
     compared: dict[Tap, tuple[str, ...]] = {}
@@ -106,6 +107,7 @@ class Resolved(Part):
             circulating=getattr(given, "circulating", None),
             architecture=beside if isinstance(beside, Architecture) else None,
             alike=given.alike,
+            one_label=given.one_label,
             personal=given.personal,
             base_sessions=given.base_sessions,
             compared=_taps(given.compared),
@@ -168,6 +170,11 @@ class OwnAlgorithm(Part):
     def alike(self) -> NetworkPart | None:
         """Return the part of a network that has one form at all hospitals."""
         return self.facts.alike
+
+    @property
+    def one_label(self) -> bool:
+        """Return whether each sample must be of one class."""
+        return self.facts.one_label
 
     @property
     def personal(self) -> bool:

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, log_softmax
 
-from fedskd_sim.learning.data import augment, batches, class_weights, load
+from fedskd_sim.learning.data import augment, batches, load
 from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.scenario import load as load_scenario
 from fedskd_sim.seeds import seed
 

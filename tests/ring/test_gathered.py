@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from fedskd_sim import launch
 from fedskd_sim.errors import ArchitecturesDiffer
-from fedskd_sim.learning.data import class_weights
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.methods.fedtgp import margin_loss, widest
 from fedskd_sim.operate.checks import load_and_check
 from fedskd_sim.records.files import read_records

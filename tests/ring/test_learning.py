@@ -14,9 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from fedskd_sim.errors import NonFiniteLoss
 from fedskd_sim.learning.base import Measures
-from fedskd_sim.learning.data import augment, batches, class_weights, load
+from fedskd_sim.learning.data import augment, batches, load
 from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Scenario

@@ -16,8 +16,9 @@ from loops import EPOCHS, Loops, agree, final, kl, same, saved, text, train_toge
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fedskd_sim.learning.data import Samples, class_weights
+from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.sessions.steps import Moment, TrainingStep
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.methods.scaffold import ControlTeaching
 from fedskd_sim.records.files import read_records
 

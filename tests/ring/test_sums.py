@@ -13,9 +13,9 @@ from loops import EPOCHS, Loops, agree, files, final, kl, saved, text, train_tog
 from torch.nn.functional import cross_entropy
 
 from fedskd_sim.errors import InvalidValue, UnknownArchitecture
-from fedskd_sim.learning.data import class_weights
 from fedskd_sim.learning.distillation.arrangements import channel_means
 from fedskd_sim.learning.networks.models import ImageShape, build
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.records.files import read_records
 from fedskd_sim.scenario import Architecture
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedskd_sim.learning.readers import cut, splits
 from fedskd_sim.learning.samples import Geometry, SampleKind
+from fedskd_sim.learning.task import MOST_LABELS, pack
 
 SPLITS = ("train", "validation", "test")
 """In the order of `cut.TRAIN`, `cut.VALIDATION` and `cut.TEST`."""
@@ -26,6 +27,8 @@ MOST_CLASSES = 1000
 EMPTY = ("", "nan", "NaT", "<NA>")
 """What an empty cell of a table has become where it was made a text."""
 IMAGES, TABLES = 4, 2
+PATTERN_AXES = 2
+"""Of labels, where a sample may have several."""
 NEAR_ONE = (0.1, 10.0)
 ASYMMETRY = 1e-3
 """Of the spread, by which what should be symmetric may differ."""
@@ -78,7 +81,8 @@ class Cohort:
     table are float32 (W,), NaN for missing. A function may return a pair instead: the array, and a
     text for the records, such as what was masked."""
     labels: Any
-    """The class of each sample: its name, or its number from 0."""
+    """The class of each sample: its name, or its number from 0. Or, for several labels per sample,
+    an array (N, L) of 0 and 1 that tells which of L labels each has."""
     classes: Sequence[str] | None = None
     """The names of the classes, in order. None: the names in ``labels``, sorted, or 0, 1, ..."""
     subjects: Any = None
@@ -140,6 +144,8 @@ class Checked(NamedTuple):
     """The function that is asked for samples, and where it is written; empty for an array."""
     of_numbers: tuple[str, ...] = ()
     """The column of each number of a table, if the reader says so."""
+    multi_label: bool = False
+    """Whether labels are patterns of bits, of several classes for a sample."""
     given: Mapping[str, str] | None = None
     """Of a hospital's part: digests of what a reader of one's own gave, from which it was made."""
 
@@ -156,7 +162,8 @@ def check(found: object) -> Checked:
     """Check all but the samples themselves; raises Unfit."""
     if not isinstance(found, Cohort):
         raise Unfit(f"gives {type(found).__name__}, not a Cohort")
-    labels, classes = _labels(found)
+    several = np.ndim(found.labels) == PATTERN_AXES
+    labels, classes = _several_labels(found) if several else _labels(found)
     size = len(labels)
     sites, ids, whose, blocks = (
         None if values is None else _column(values, name, size)
@@ -172,7 +179,11 @@ def check(found: object) -> Checked:
     if strata is None:
         over = next((one for one in (blocks, sites) if one is not None), np.zeros(size))
         _, block = np.unique(over, return_inverse=True)
-        strata = cut.draw_folds(subjects, block.reshape(-1) * len(classes) + labels)
+        kinds, of_labels = len(classes), labels
+        if several:
+            patterns, of_labels = np.unique(labels, return_inverse=True)
+            kinds, of_labels = len(patterns), of_labels.reshape(-1)
+        strata = cut.draw_folds(subjects, block.reshape(-1) * kinds + of_labels)
     known = () if sites is None else tuple(map(str, np.unique(sites)))
     return Checked(
         _taker(found.samples, size),
@@ -185,6 +196,7 @@ def check(found: object) -> Checked:
         ids is not None,
         _place(found.samples),
         () if found.columns is None else tuple(_named(found.columns)),
+        several,
     )
 
 
@@ -342,6 +354,26 @@ def _labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
             classes=True,
         )
     return labels.astype(np.int64), classes
+
+
+def _several_labels(found: Cohort) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the labels of each sample as a pattern (N,), and what these are called."""
+    given = np.asarray(found.labels)
+    size, count = given.shape
+    if not size or not FEWEST_CLASSES <= count <= MOST_LABELS:
+        text = f"gives labels of shape {given.shape}"
+        raise Unfit(f"{text}: several labels are (N, L), with L from 2 to {MOST_LABELS}")
+    whole = given.dtype.kind in "biu"
+    strange = np.argwhere((given != 0) & (given != 1)) if whole else np.zeros((1, 2), int)
+    if len(strange):
+        row, place = strange[0]
+        text = f"gives {given[row, place]!s} in row {row} of label {place}"
+        raise Unfit(f"{text}: of several labels each is a whole number, 0 or 1")
+    named = tuple(map(str, range(count))) if found.classes is None else found.classes
+    if len(named) != count:
+        raise Unfit(f"gives {len(named)} classes and {count} labels per sample", classes=True)
+    _, classes = _labels(replace(found, labels=np.arange(count), classes=named))
+    return pack(given == 1), classes
 
 
 def _classes(found: Cohort, given: NDArray[Any], named: NDArray[np.str_]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from fedskd_sim.learning.readers import cut, splits
 from fedskd_sim.learning.readers.cohort import Checked, Preview, Rows
 from fedskd_sim.learning.readers.places import ATLAS, PART, PART_FILES, SAMPLES
 from fedskd_sim.learning.samples import Geometry
+from fedskd_sim.learning.task import count_labels
 from fedskd_sim.wholefiles import PRIVATE, PRIVATE_FOLDER, opened
 
 FORM = "fedskd-sim part 1"
@@ -103,7 +104,8 @@ def _known(whole: Whole, rows: NDArray[np.int64]) -> dict[str, Any]:
     """Return what is known of the hospital's rows, and of all that it learns with."""
     found, seen = whole.found, whole.seen
     labels, groups, strata = (np.asarray(column)[rows] for column in found.columns[:3])
-    return {
+    several = {"multi_label": True} if found.multi_label else {}
+    return several | {
         "classes": found.classes,
         "by_split": found.by_split,
         "named": found.named,
@@ -136,10 +138,8 @@ def _save(file: Path, values: NDArray[Any]) -> None:
 def _besides(dataset: Any, whole: Whole) -> dict[str, dict[str, int]]:
     """Count by reason and class what is no sample of the hospital: of others no more is told."""
     found, others = whole.found, splits.others_of(dataset)
-    classes = found.classes
-    counted = {
-        others: Counter(classes[label] for label in found.columns.labels[~whole.mine].tolist())
-    }
+    theirs = found.columns.labels[~whole.mine]
+    counted = {others: Counter(count_labels(theirs, found.classes, multi_label=found.multi_label))}
     everybodys = getattr(dataset, "partition", None) is not None
     for reason, things in found.besides.items():
         for where, label in things:
@@ -198,6 +198,7 @@ def _checked(place: Path, told: Mapping[str, Any]) -> Checked:
         bool(told["named"]),
         str(told["asks"]),
         tuple(told["columns"]),
+        bool(told.get("multi_label")),
         told["given"],
     )
 

@@ -99,9 +99,8 @@ def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> F
             (*(() if values is None else notes(values, kind)), *filled),
             given,
             columns,
-            len({chosen.subjects[place] for place in chosen.places[0]})
-            if chosen.subjects
-            else None,
+            len({chosen.subjects[one] for one in chosen.places[0]}) if chosen.subjects else None,
+            found.multi_label,
         )
 
 
@@ -317,7 +316,8 @@ def _counts(dataset: Any, found: Checked, chosen: splits.Splits, name: str) -> S
             own = getattr(dataset, "partition", None) or where in ("", site)
             why = reason if own else splits.others_of(dataset)
             counted.setdefault(why, Counter())[label] += 1
-    source = splits.Source(dataset.file, found.classes, found.columns.labels, counted)
+    known = found.classes, found.columns.labels, counted, found.multi_label
+    source = splits.Source(dataset.file, *known)
     return splits.counts(name, source, chosen)
 
 

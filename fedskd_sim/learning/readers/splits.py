@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedskd_sim.errors import InvalidValue
+from fedskd_sim.learning.task import MORE_LABELS, NO_LABEL, count_labels
 from fedskd_sim.records import SampleCounts
 from fedskd_sim.seeds import seed
 
@@ -67,22 +68,15 @@ class Source(NamedTuple):
     classes: Sequence[str]
     labels: NDArray[Any]
     besides: Mapping[str, Mapping[str, int]] = {}
+    multi_label: bool = False
 
 
 def counts(host: str, source: Source, splits: Splits) -> SampleCounts:
     """Count what a hospital found, uses and leaves out."""
 
     def by_class(rows: Rows) -> Counter[str]:
-        numbers = np.bincount(
-            np.asarray(source.labels)[rows].astype(np.int64), minlength=len(source.classes)
-        )
-        return Counter(
-            {
-                name: int(number)
-                for name, number in zip(source.classes, numbers, strict=True)
-                if number
-            }
-        )
+        labels = np.asarray(source.labels)[rows]
+        return Counter(count_labels(labels, source.classes, multi_label=source.multi_label))
 
     used = {
         "train": by_class(splits.train),
@@ -93,7 +87,8 @@ def counts(host: str, source: Source, splits: Splits) -> SampleCounts:
     for reason, numbers in source.besides.items():
         left_out[reason] = left_out.get(reason, Counter()) + Counter(numbers)
     found = sum((*used.values(), *left_out.values()), Counter())
-    order = [name for name in (*source.classes, UNLABELLED) if name in found]
+    names = (NO_LABEL, *source.classes, MORE_LABELS, UNLABELLED)
+    order = [name for name in names if name in found]
     return SampleCounts(
         host,
         source.name,

@@ -82,11 +82,12 @@ def shares(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np
     return rows[: ends[0]], rows[ends[0] : ends[1]], rows[ends[1] :]
 
 
-def count_samples(name: str, classes: tuple[str, ...], labels: NDArray[np.int64]) -> SampleCounts:
+def count_samples(
+    name: str, classes: tuple[str, ...], labels: NDArray[np.int64], *, multi_label: bool = False
+) -> SampleCounts:
     """Count samples that were made here, of which none is left out."""
-    return counts(
-        name, Source("the scenario's seed", classes, labels), Splits(*shares(len(labels)), {})
-    )
+    source = Source("the scenario's seed", classes, labels, multi_label=multi_label)
+    return counts(name, source, Splits(*shares(len(labels)), {}))
 
 
 def number_ids(count: int) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
 
 from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps, ramp, scale
@@ -97,7 +96,7 @@ class TrainingStep(NamedTuple):
 
     @property
     def labels(self) -> Tensor:
-        """The classes of the batch, int64 (B,)."""
+        """The classes of the batch, int64 (B,); patterns of bits where samples have several."""
         return self.batch.labels
 
     @property
@@ -461,11 +460,12 @@ class Exchange:
         parts.update({f"similarity_{level}": value for level, value in levels.items()})
         total = [] if found is None else [found]
         if self.mutual_kl:
-            value = divergence(resident, visitor)
+            value = divergence(resident, visitor, step.task)
             parts["mutual_kl"] = value.detach()
             total.append(scale(value, factor * self.mutual_kl))
             if resident.logits.requires_grad:
-                total.append(scale(divergence(visitor, resident), factor * self.mutual_kl))
+                value = divergence(visitor, resident, step.task)
+                total.append(scale(value, factor * self.mutual_kl))
         return total
 
     def _self_distilled(self, step: TrainingStep, parts: dict[str, Tensor]) -> list[Tensor]:
@@ -478,15 +478,16 @@ class Exchange:
             parts.update({f"self_distillation_{level}": value for level, value in levels.items()})
             total = [] if found is None else [found]
         if self.self_distillation_kl:
-            value = divergence(past, visitor)
+            value = divergence(past, visitor, step.task)
             parts["self_distillation_kl"] = value.detach()
             total.append(self.self_distillation_kl * value)
         return total
 
 
-def divergence(teacher: Output, student: Output) -> Tensor:
+def divergence(teacher: Output, student: Output, task: PredictionTask = ONE_LABEL) -> Tensor:
     """Return KL(sg teacher || student) of the predictions: a scalar in nats, the mean over the
-    batch, at temperature 1. The teacher gets no gradient (sg).
+    batch, at temperature 1. The teacher gets no gradient (sg). Of a step, give ``step.task``: where
+    samples have several labels, it is the mean over these of the divergence of each.
 
     >>> maps = Taps(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
     >>> sure, unsure = (Output(torch.tensor([[x, 0.0]]), maps) for x in (2.0, 0.0))
@@ -494,5 +495,4 @@ def divergence(teacher: Output, student: Output) -> Tensor:
     (0.0, 0.328)
 
     """
-    given = log_softmax(teacher.logits.detach(), dim=1)
-    return kl_div(log_softmax(student.logits, dim=1), given, reduction="batchmean", log_target=True)
+    return task.divergence(teacher.logits, student.logits)

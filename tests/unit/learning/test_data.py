@@ -15,8 +15,9 @@ from sklearn.metrics import balanced_accuracy_score
 from torch.nn import functional
 
 from fedskd_sim.learning import data
-from fedskd_sim.learning.data import Samples, augment, batches, class_weights
+from fedskd_sim.learning.data import Samples, augment, batches
 from fedskd_sim.learning.readers import synthetic
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.scenario import SyntheticSkin, load
 
 QUICKSTART = Path(__file__).parents[3] / "scenarios" / "quickstart.yaml"

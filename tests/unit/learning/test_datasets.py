@@ -260,10 +260,15 @@ MED_CASES = {
         DataCorrupt,
         "has shape",
     ),
-    "several labels": (
+    "several labels in one split": (
         {"train_labels": np.zeros((100, 14), np.uint8)},
-        InvalidValue,
-        "several labels per image",
+        DataCorrupt,
+        "differ in how many labels they have",
+    ),
+    "labels of three axes": (
+        {"train_labels": np.zeros((100, 1, 2), np.uint8)},
+        DataCorrupt,
+        "not (100, 1) or (100, L)",
     ),
     "not square": (
         {"train_images": np.zeros((100, 28, 20, 3), np.uint8)},

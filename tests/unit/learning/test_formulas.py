@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedskd_sim.learning.data import Samples, class_weights
+from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps
 from fedskd_sim.learning.distillation.similarity import distance
 from fedskd_sim.learning.sessions.steps import Exchange, Moment, Output, TrainingStep
+from fedskd_sim.learning.task import class_weights
 from fedskd_sim.scenario import BUILT_IN
 
 PAGE = Path(__file__).parents[3] / "docs" / "algorithm-reference.md"

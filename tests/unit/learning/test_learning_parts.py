@@ -22,7 +22,7 @@ from torch import nn
 from fedskd_sim.learning.algorithms.fedavg import flat, install_flat
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext, Session
-from fedskd_sim.learning.data import Samples, augment, batches, class_weights
+from fedskd_sim.learning.data import Samples, augment, batches
 from fedskd_sim.learning.evaluate import evaluate
 from fedskd_sim.learning.networks.models import (
     REGISTRY,
@@ -39,7 +39,7 @@ from fedskd_sim.learning.readers import synthetic
 from fedskd_sim.learning.reconcile import mean, reconcile
 from fedskd_sim.learning.sessions.session import AdamW, SessionModels, TrainingJob, train
 from fedskd_sim.learning.site import Site
-from fedskd_sim.learning.task import ONE_LABEL
+from fedskd_sim.learning.task import ONE_LABEL, class_weights
 from fedskd_sim.learning.weights import (
     buffer_of,
     export,

@@ -490,7 +490,7 @@ def test_a_model_that_always_answers_one_class_is_named(answered: list[int], sai
         ("evaluation",),
         probabilities[None],
     )
-    host = patients_._host(here, [agreement.judge(here, probabilities)], visitors=False)
+    host = patients_._host(here, [agreement.judge(here, 0)], visitors=False)
     assert host.chance == pytest.approx(1 / 3)
     told = [
         note for note in patients_._notes([host], CLASSES, 0, visitors=True) if "answers" in note
