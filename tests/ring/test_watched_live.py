@@ -51,7 +51,7 @@ def test_a_kill_and_a_loss_are_on_the_map(
 ) -> None:
     """While h2 keeps its visitor, h0 is lost, and h1 is killed on purpose and comes back: the list
     of failures says so, the map shows h0 as lost and its guests elsewhere, and the run ends well
-    without it, all without the page being loaded again. (h0 may leave before its own model has.)
+    without it, all without the page being loaded again. h0 may leave before its own model has.
     """
     kill = "{hospital: h1, what: kill, round: 1, hop: 2}"  # h2's model comes there in any case
     leave = "{hospital: h0, what: leave, round: 1, hop: 1}"
