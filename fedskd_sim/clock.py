@@ -31,6 +31,11 @@ def computed() -> float:
     return time.thread_time()
 
 
+def computed_by_all() -> float:
+    """Return the seconds that all threads of this process together have computed so far."""
+    return time.process_time()
+
+
 def seconds_left(deadline: float) -> float:
     """Return the seconds until a deadline on the monotonic clock; 0 when it has passed."""
     return max(0.0, deadline - time.monotonic())

@@ -8,7 +8,6 @@ each with a step of the first in the same repetition. Nothing is kept, and no ru
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 
+from fedskd_sim import clock
 from fedskd_sim.learning.algorithms.fedskd import CirculatingLearner
 from fedskd_sim.learning.algorithms.learners import make
 from fedskd_sim.learning.base import LearnerContext
@@ -40,7 +40,7 @@ LOSING = 1.15
 """Times the scenario's own seconds: a setting that took so long twice is not measured again."""
 
 
-class Setting(NamedTuple):
+class Arithmetic(NamedTuple):
     """How a hospital computes."""
 
     precision: str
@@ -60,18 +60,18 @@ class Seconds(NamedTuple):
     wall: float
 
 
-Took = Mapping[Setting, list[Seconds]]
+Took = Mapping[Arithmetic, list[Seconds]]
 """The mean step of every repetition, of the scenario's own setting first."""
 Figure = Literal["cpu", "wall"]
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedArithmetic:
     """A setting beside the scenario's own: medians of a step's seconds, and of the ratio of both in
     each repetition.
     """
 
-    setting: Setting
+    setting: Arithmetic
     cpu: float
     wall: float
     ratio: float
@@ -109,11 +109,12 @@ class Stopwatch:
 
     def time(self, take: Callable[[], Seen]) -> Seen:
         """Take a step, wait for its end and note what it took."""
-        began = time.process_time(), time.perf_counter()
+        began = Seconds(clock.computed_by_all(), clock.now())
         seen = take()
         if self._card:
             torch.cuda.synchronize()
-        self.steps.append(Seconds(time.process_time() - began[0], time.perf_counter() - began[1]))
+        taken = clock.computed_by_all() - began.cpu, clock.now() - began.wall
+        self.steps.append(Seconds(*taken))
         return seen
 
 
@@ -134,7 +135,7 @@ class Bench:
     """A hospital under one setting, which carries out sessions of a few steps."""
 
     def __init__(
-        self, loaded: Loaded, host: str, data: Path | None, setting: Setting, like: Site | None
+        self, loaded: Loaded, host: str, data: Path | None, setting: Arithmetic, like: Site | None
     ) -> None:
         """Make its learner; ``like`` has read its data already."""
         scenario = _short(loaded.scenario, host, setting)
@@ -168,7 +169,7 @@ class Bench:
         return _mean(self._watch.steps[-self._cycle :])
 
 
-def _short(scenario: Scenario, host: str, setting: Setting) -> Scenario:
+def _short(scenario: Scenario, host: str, setting: Arithmetic) -> Scenario:
     """Return a scenario whose sessions at a hospital have a few steps, under a setting."""
     how = scenario.circulating
     fewest = ON_CARDS if device(scenario.hospital(host).device) != "cpu" else STEPS
@@ -211,13 +212,13 @@ def guests_of(scenario: Scenario, host: str) -> dict[str, int]:
 def compare(
     loaded: Loaded,
     host: str,
-    settings: Sequence[Setting],
+    settings: Sequence[Arithmetic],
     *,
     data: Path | None = None,
     repetitions: int,
     guests: Mapping[str, int] | None = None,
     by_clock: bool = False,
-) -> list[Compared]:
+) -> list[ComparedArithmetic]:
     """Take a hospital's steps under several settings in turn, the first of which is the scenario's
     own; others that lose twice are left out then.
 
@@ -234,14 +235,14 @@ def compare(
     fix_workspace()
     CALLERS.note()
     try:
-        benches: dict[Setting, Bench] = {}
+        benches: dict[Arithmetic, Bench] = {}
         for one in settings:
             like = benches[settings[0]].site if benches else None
             benches[one] = Bench(loaded, host, data, one, like)
         on_card = benches[settings[0]].site.device != "cpu"
         what: Figure = "wall" if by_clock or on_card else "cpu"
         guests = guests or guests_of(loaded.scenario, host)
-        took: dict[Setting, list[Seconds]] = {one: [] for one in settings}
+        took: dict[Arithmetic, list[Seconds]] = {one: [] for one in settings}
         for number in range(repetitions):
             alive = [one for one in settings if not _loses(took, one, what)]
             _repeat(benches, guests, alive[:: 1 - 2 * (number % 2)], took)
@@ -251,13 +252,13 @@ def compare(
 
 
 def _repeat(
-    benches: Mapping[Setting, Bench],
+    benches: Mapping[Arithmetic, Bench],
     guests: Mapping[str, int],
-    order: Iterable[Setting],
+    order: Iterable[Arithmetic],
     took: Took,
 ) -> None:
     """Carry out a session with every guest under every setting, and note the mean step."""
-    found: dict[Setting, list[Seconds]] = {one: [] for one in order}
+    found: dict[Arithmetic, list[Seconds]] = {one: [] for one in order}
     for name, times in guests.items():
         for setting in found:
             found[setting] += [benches[setting].step(name)] * times
@@ -269,20 +270,20 @@ def _mean(steps: Sequence[Seconds]) -> Seconds:
     return Seconds(fmean(one.cpu for one in steps), fmean(one.wall for one in steps))
 
 
-def _ratios(took: Took, setting: Setting, what: Figure) -> list[float]:
+def _ratios(took: Took, setting: Arithmetic, what: Figure) -> list[float]:
     """Return, of each repetition, a setting's seconds in units of the first setting's."""
     own = next(iter(took.values()))
     pairs = zip(own, took[setting], strict=False)
     return [getattr(one, what) / getattr(usual, what) for usual, one in pairs]
 
 
-def _loses(took: Took, setting: Setting, what: Figure) -> bool:
+def _loses(took: Took, setting: Arithmetic, what: Figure) -> bool:
     found = _ratios(took, setting, what)
     return len(found) > 1 and min(found) > LOSING
 
 
-def _compared(took: Took, setting: Setting, what: Figure) -> Compared:
+def _compared(took: Took, setting: Arithmetic, what: Figure) -> ComparedArithmetic:
     ratios, steps = _ratios(took, setting, what), took[setting]
     low, middle, high = quantiles(ratios, n=4, method="inclusive") if ratios[1:] else ratios * 3
     cpu, wall = median(one.cpu for one in steps), median(one.wall for one in steps)
-    return Compared(setting, cpu, wall, middle, low, high, len(ratios))
+    return ComparedArithmetic(setting, cpu, wall, middle, low, high, len(ratios))

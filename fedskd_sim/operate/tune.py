@@ -16,7 +16,7 @@ from fedskd_sim.errors import InvalidValue, OutputNotWritable
 from fedskd_sim.found import scenarios
 from fedskd_sim.learning.devices import device
 from fedskd_sim.learning.networks.shapes import GRIDLESS
-from fedskd_sim.learning.stopwatch import WORTH, Compared, Setting, compare
+from fedskd_sim.learning.stopwatch import WORTH, Arithmetic, ComparedArithmetic, compare
 from fedskd_sim.observe.words import counted
 from fedskd_sim.operate.checks import Slowly
 from fedskd_sim.scenario import Loaded, Scenario, examine
@@ -34,11 +34,11 @@ class TunedHospitals:
 
     names: tuple[str, ...]
     network: str
-    now: Setting
-    chosen: Setting
-    formats: tuple[Compared, ...] = ()
+    now: Arithmetic
+    chosen: Arithmetic
+    formats: tuple[ComparedArithmetic, ...] = ()
     """Precisions and memory formats, the scenario's own first."""
-    threads: tuple[Compared, ...] = ()
+    threads: tuple[ComparedArithmetic, ...] = ()
     skipped: str = ""
     """Why nothing was measured."""
 
@@ -49,7 +49,7 @@ class TunedHospitals:
         return 1 - found[0] if found and self.chosen.words != self.now.words else 0.0
 
 
-def choose(now: Setting, found: Iterable[Compared]) -> Setting:
+def choose(now: Arithmetic, found: Iterable[ComparedArithmetic]) -> Arithmetic:
     """Choose the setting that saves most, if that is enough; another precision, which changes
     results, only where it saves so much more than the scenario's own can.
     """
@@ -162,7 +162,7 @@ def _of_hospitals(one: TunedHospitals) -> Iterator[str]:
         yield f"  {said:<19}  {found.words:<16}  {1000 * found.wall:.1f} ms{mark}"
 
 
-def _is(found: Compared, one: TunedHospitals) -> bool:
+def _is(found: ComparedArithmetic, one: TunedHospitals) -> bool:
     return found.setting.words == one.chosen.words
 
 
@@ -170,7 +170,7 @@ def _most(one: TunedHospitals) -> int:
     return max(found.repetitions for found in one.formats)
 
 
-def _plain(one: Compared) -> dict[str, Any]:
+def _plain(one: ComparedArithmetic) -> dict[str, Any]:
     numbers = {key: round(getattr(one, key), 6) for key in ("cpu", "wall", "ratio", "low", "high")}
     return {**one.setting._asdict(), **numbers, "repetitions": one.repetitions}
 
@@ -239,16 +239,18 @@ def _alike(scenario: Scenario, name: str) -> tuple[str, ...]:
     return network, one.device, str(now.threads), now.words, str(one.privacy is None)
 
 
-def now_of(scenario: Scenario, name: str) -> Setting:
+def now_of(scenario: Scenario, name: str) -> Arithmetic:
     """Return how a hospital computes as the scenario is."""
     training, one = scenario.training_of(name), scenario.hospital(name)
     means = ON_A_CPU if device(one.device) == "cpu" else {}
     precision, memory_format = training.precision, training.memory_format
     known = means.get(precision, precision), means.get(memory_format, memory_format)
-    return Setting(*known, one.resources.cpu)
+    return Arithmetic(*known, one.resources.cpu)
 
 
-def settings_of(scenario: Scenario, name: str, *, grids: bool, keep: bool = False) -> list[Setting]:
+def settings_of(
+    scenario: Scenario, name: str, *, grids: bool, keep: bool = False
+) -> list[Arithmetic]:
     """Return the precisions and memory formats that a hospital may have, its own first.
 
     Args:
@@ -277,14 +279,14 @@ def _tune(
         why = "steps of private hospitals are others, and would spend its privacy"
         return TunedHospitals(names, network.name, now, now, skipped=why)
     settings = settings_of(scenario, host, grids=network.takes not in GRIDLESS, keep=keep)
-    formats: list[Compared] = []
+    formats: list[ComparedArithmetic] = []
     chosen = now
     if settings[1:]:
         formats = compare(loaded, host, settings, data=data, repetitions=repetitions)
         chosen = choose(now, formats[1:])
     share = cores() // len(scenario.members)
     numbers = threads_of(now.threads, share)
-    threads: list[Compared] = []
+    threads: list[ComparedArithmetic] = []
     if numbers[1:] and device(scenario.hospital(host).device) == "cpu":
         threads = compare(
             loaded,

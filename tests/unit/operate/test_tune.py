@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from fedskd_sim.cli import main
 from fedskd_sim.errors import InvalidValue, OutputNotWritable
 from fedskd_sim.found import scenarios
-from fedskd_sim.learning.stopwatch import Compared, Setting, compare, guests_of
+from fedskd_sim.learning.stopwatch import Arithmetic, ComparedArithmetic, compare, guests_of
 from fedskd_sim.operate.tune import (
     Tuned,
     TunedHospitals,
@@ -36,12 +36,12 @@ hospitals:
 algorithm: {name: fedskd, rounds: 1}
 training: {batch_size: 8, warmup_epochs: 1}
 """
-NOW = Setting("fp32", "contiguous", 1)
+NOW = Arithmetic("fp32", "contiguous", 1)
 LAST, ROUGH = NOW._replace(memory_format="channels_last"), NOW._replace(precision="bf16")
 
 
-def seen(setting: Setting, ratio: float, high: float = 0.0) -> Compared:
-    return Compared(setting, ratio, ratio, ratio, ratio, high or ratio, 5)
+def seen(setting: Arithmetic, ratio: float, high: float = 0.0) -> ComparedArithmetic:
+    return ComparedArithmetic(setting, ratio, ratio, ratio, ratio, high or ratio, 5)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,9 @@ def seen(setting: Setting, ratio: float, high: float = 0.0) -> Compared:
         ([seen(LAST, 1.4), seen(ROUGH, 1.2)], NOW),
     ],
 )
-def test_a_setting_is_chosen_for_a_tenth(found: list[Compared], chosen: Setting) -> None:
+def test_a_setting_is_chosen_for_a_tenth(
+    found: list[ComparedArithmetic], chosen: Arithmetic
+) -> None:
     """Not for less, nor where a quarter of the repetitions have saved nothing; and another
     precision only for a tenth more than without it.
     """
@@ -71,7 +73,7 @@ def test_a_file_is_changed_where_it_is_worth_it(scenario_file: Callable[[str], P
     file.chmod(0o640)
     loaded = load(file)
 
-    def tuned(chosen: Setting, other: Setting) -> Tuned:
+    def tuned(chosen: Arithmetic, other: Arithmetic) -> Tuned:
         pair = TunedHospitals(
             ("a", "c"), "cnn-plain", NOW, chosen, (seen(NOW, 1), seen(chosen, 0.8))
         )
@@ -94,7 +96,7 @@ def test_a_file_is_changed_where_it_is_worth_it(scenario_file: Callable[[str], P
     file.write_text(f"{TEXT}# written meanwhile\n")
     assert found.write() == file.resolve()
     after, text = load(file).scenario, file.read_text(encoding="utf-8")
-    assert now_of(after, "b") == Setting("bf16", "channels_last", 2)
+    assert now_of(after, "b") == Arithmetic("bf16", "channels_last", 2)
     assert now_of(after, "a") == now_of(after, "c") == LAST
     assert "# a comment that stays" in text
     assert "# another" in text
