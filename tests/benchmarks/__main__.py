@@ -9,8 +9,8 @@ from pathlib import Path
 
 NAMES = ("hop", "step", "losses", "memory", "start", "card")
 ON_DEMAND = (
-    "chaos", "cluster", "commands", "custody", "deaths", "fuzz", "kept", "links", "long", "mutants",
-    "pods", "private", "report", "soak", "stacked", "straggler", "watching", "world",
+    "chaos", "cluster", "commands", "custody", "deaths", "fuzz", "kept", "links", "long", "many",
+    "mutants", "pods", "private", "report", "soak", "stacked", "straggler", "watching", "world",
 )  # fmt: skip
 
 if __name__ == "__main__":
