@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from fedskd_sim.errors import OutputNotWritable
 from fedskd_sim.exits import out_of_space
@@ -97,8 +97,3 @@ def _sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def at_once(stream: TextIO) -> None:
-    """Let readers see what was added to a stream."""
-    stream.flush()

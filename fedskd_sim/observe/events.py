@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, TextIO
 from pydantic import TypeAdapter, ValidationError
 
 from fedskd_sim import clock
-from fedskd_sim.records import Ordinal, UnixSeconds, Whole
-from fedskd_sim.wholefiles import at_once
+from fedskd_sim.records import Ordinal, UnixSeconds, Whole, at_once
 
 UNWATCHED = "nobody can be declared lost any more: who dies now ends the run"
 """What the death of the controller means where the ring would go on without who is lost."""

@@ -25,7 +25,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TextIO
 
 from pydantic import ConfigDict, Field
 
@@ -178,3 +178,8 @@ def to_line(entry: Record | Timing | SampleCounts) -> str:
         if (value := getattr(entry, name)) or name not in UNSAID
     }
     return _WRITER.encode(told)
+
+
+def at_once(stream: TextIO) -> None:
+    """Let readers of a file see what was added to it."""
+    stream.flush()

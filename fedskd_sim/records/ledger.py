@@ -9,8 +9,7 @@ from threading import Lock
 from typing import TextIO
 
 from fedskd_sim.errors import RunUnreadable, Where
-from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, to_line
-from fedskd_sim.wholefiles import at_once
+from fedskd_sim.records import FOLDERS, Record, SampleCounts, Timing, at_once, to_line
 
 RESTORE = "back from a copy; if there is none, launch the scenario again into another folder"
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
@@ -25,6 +25,7 @@ from fedskd_sim.results.similarities import likeness
 from fedskd_sim.results.tables import Matrix, Summary, as_json, summarise, summary_of
 from fedskd_sim.results.text import as_text
 from fedskd_sim.results.timeline import Spans
+from fedskd_sim.ring.program import RunPace
 from fedskd_sim.wholefiles import drafted, unwritable
 
 __all__ = [
@@ -92,35 +93,41 @@ def write(
     order = {name: place for place, name in enumerate(hospitals + held_out)}
     journeys = Journeys.among(order)
     summary, spans = read_results(run, hospitals, held_out, account, journeys=journeys)
-    environment = _environment(run / "environment.json")
-    simulated = environment.get("runtime") == "memory"
-    if account and not simulated:
-        chained = account.scenario.algorithm.pattern == "circulation"
-        summary = replace(summary, pace=spans.pace(chained=chained))
+    summary = replace(summary, pace=_pace(run, spans, account))
     _publish(run / "report.txt", as_text(summary))
     _publish(run / "report.json", lay_out(as_json(summary)) + "\n")
     shown(summary)
     if figures:
-        from fedskd_sim.results.figures import write as write_figures  # noqa: PLC0415 - as below
-
-        write_figures(figures, summary, spans)
+        _write_figures(figures, summary, spans)
     if page:
-        troubles = Troubles.of(run, order, spans, simulated=simulated)
-        _draw(run, summary, Course(spans, journeys, troubles, len(order)), environment, account)
+        troubles = Troubles.of(run, order, spans, simulated=_took_turns(run))
+        _draw(run, summary, Course(spans, journeys, troubles, len(order)), account)
     return summary
 
 
-def _draw(
-    run: Path,
-    summary: Summary,
-    course: Course,
-    environment: Mapping[str, Any],
-    account: Account | None,
-) -> None:
+def _pace(run: Path, spans: Spans, account: Account | None) -> RunPace | None:
+    """Return what set the pace of hospitals side by side; None where nobody knows what ran."""
+    if account is None or _took_turns(run):
+        return None
+    return spans.pace(chained=account.scenario.algorithm.pattern == "circulation")
+
+
+def _took_turns(run: Path) -> bool:
+    """Return whether all hospitals were in one process."""
+    return _environment(run / "environment.json").get("runtime") == "memory"
+
+
+def _write_figures(folder: Path, summary: Summary, spans: Spans) -> None:
+    from fedskd_sim.results.figures import write as write_all  # noqa: PLC0415 - as below
+
+    write_all(folder, summary, spans)
+
+
+def _draw(run: Path, summary: Summary, course: Course, account: Account | None) -> None:
     """Write the page of a run."""
     from fedskd_sim.results.page import as_html  # noqa: PLC0415 - drawing is slow to import
 
-    scenario = _text(run / "scenario.yaml")
+    scenario, environment = _text(run / "scenario.yaml"), _environment(run / "environment.json")
     _publish(run / "report.html", as_html(summary, course, scenario, environment, account))
 
 

@@ -26,7 +26,7 @@ from fedskd_sim.member.work import Worker
 from fedskd_sim.observe.events import EventLog, LogEvent, Logged
 from fedskd_sim.protocol.machine import HospitalMachine
 from fedskd_sim.protocol.state import Terms
-from fedskd_sim.records import SampleCounts
+from fedskd_sim.records import SampleCounts, at_once
 from fedskd_sim.records.ledger import Ledger
 from fedskd_sim.ring.topology import Topology
 from fedskd_sim.runtimes.base import Order, Watch
@@ -42,7 +42,6 @@ from fedskd_sim.runtimes.location import Here
 from fedskd_sim.runtimes.member import log_error, make_reporter
 from fedskd_sim.scenario import COMES_BACK, Loaded
 from fedskd_sim.transport.shaping import Shaping
-from fedskd_sim.wholefiles import at_once
 from fedskd_sim.world.node import Node, Reborn
 from fedskd_sim.world.world import World
 
