@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fedskd_sim.learning.task import unpack
 from fedskd_sim.operate.replay import replay
 from fedskd_sim.records.files import read_records
 from fedskd_sim.results.agreement import disagreements
+from fedskd_sim.results.comparison.tables import MethodRow, MethodTable, of_labels, score
 from fedskd_sim.results.predictions import read_predictions
 from fedskd_sim.results.report import as_json, as_text, write
 from fedskd_sim.results.runs import read_run
@@ -93,3 +96,14 @@ def test_tests_are_those_of_the_predictions_and_reports_tell_of_labels(ring: Pat
     np.savez(file, **arrays)
     (problem,) = disagreements(ring, scenario)
     assert "threshold/group-0" in problem.message
+
+
+def test_a_comparison_has_a_table_of_labels(ring: Path) -> None:
+    """Of each label the mean AUC of own and others, by the records."""
+    tests = {(one.model, one.host): one for one in read_records(ring) if one.kind == "evaluation"}
+    cells = {key: one.measures["auc/group-2"].mean for key, one in tests.items()}
+    found, method = score(ring, ("a", "b"), ()), SimpleNamespace(label="fedskd")
+    given: Any = MethodRow(method, [found])
+    (table,) = of_labels(MethodTable([given], "fedskd", (0,), ()))
+    assert [row[0] for row in table.rows] == ["group-0", "group-1", "group-2"]
+    assert table.rows[2][1] == pytest.approx(np.mean([*cells.values()]))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedskd_sim.learning.task import AUC_OF
 from fedskd_sim.privacy.attacks import AttackResult
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_counts, read_records, read_timings
@@ -20,7 +21,7 @@ from fedskd_sim.results.comparison.statistics import Difference, best, compare_p
 from fedskd_sim.results.gathered import Gathered
 from fedskd_sim.results.memory import MemoryPart, average, remembered
 from fedskd_sim.results.notes import ADJUSTED, Basis, bases, mean, rarest_classes, together
-from fedskd_sim.results.rows import Column, Table, digits
+from fedskd_sim.results.rows import Column, Table, digits, percent
 
 SCORES = ("auc", "balanced_accuracy", ADJUSTED)
 ALONE = ("own", "others")
@@ -147,6 +148,13 @@ class MethodTable:
             together(basis for name, basis in found.items() if name in names) for found in known
         ]
 
+    @property
+    def labels(self) -> list[str]:
+        """The labels whose AUC was measured, where samples have several: names of measures."""
+        scores = (score for row in self.rows for score in row.scores)
+        found = {name for score in scores for name, _ in score.values if name.startswith(AUC_OF)}
+        return sorted(found)
+
     def best(self, metric: str, place: str) -> str:
         """Name the method that is ahead of all others, of the control by the table's own claim;
         empty if there is none.
@@ -168,6 +176,21 @@ class MethodTable:
         return any(math.isfinite(value) for row in self.rows for value in row.series(metric, place))
 
 
+LABEL, ROOM = 18, 16
+
+
+def of_labels(comparison: MethodTable) -> list[Table]:
+    """Return the AUC of each label as a table, where samples have several; else none."""
+    first = Column("label", words=True, room=LABEL, most=LABEL)
+    columns = [Column(row.method.label, percent, room=ROOM) for row in comparison.rows]
+    rows = [
+        (name.removeprefix(AUC_OF), *(row.mean(name, "mean") for row in comparison.rows))
+        for name in comparison.labels
+    ]
+    caption = "AUC of each label, mean of own and others, in percent"
+    return [Table((first, *columns), rows, caption=caption)] if rows else []
+
+
 def score(
     folder: Path, names: tuple[str, ...], held_out: tuple[str, ...], *, faulty: bool = False
 ) -> Score:
@@ -184,6 +207,8 @@ def score(
         for name, both in _of_models(tests, metric, names).items()
         for place, value in zip(("own", "others"), both, strict=True)
     }
+    labels = {metric for metric, *_ in tests if metric.startswith(AUC_OF)}
+    values |= {(name, "mean"): _value(tests, name, "mean") for name in labels}
     memory = remembered(records)
     values |= {(name, "mean"): _kept(memory, name) for name in MEMORY}
     rarest = rarest_classes(folder)
@@ -230,8 +255,8 @@ def _tests(records: Sequence[Record], held_out: tuple[str, ...]) -> dict[Test, f
         ].mean
         for record in records
         if record.kind in ("evaluation", "ensemble")
-        for metric in SCORES
-        if metric in record.measures
+        for metric in record.measures
+        if metric in SCORES or metric.startswith(AUC_OF)
     }
     return {test: value for test, value in found.items() if math.isfinite(value)}
 

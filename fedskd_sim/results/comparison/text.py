@@ -132,6 +132,8 @@ def as_text(comparison: MethodTable, *, per_hospital: bool = False) -> str:
             lines += ["", NAMES[metric], *_scores(comparison, metric).lines()]
             sentences = (*_basis(comparison, metric), conclusion(comparison, metric, "mean"))
             lines += [line for sentence in sentences for line in wrap(sentence, TEXT_WIDTH)]
+    for table in tables.of_labels(comparison):
+        lines += ["", table.caption, *table.lines()]
     if price.audited(comparison):
         lines += ["", "the price in privacy", *wrap(price.about(comparison), TEXT_WIDTH)]
         lines += price.table(comparison).lines()
@@ -341,6 +343,7 @@ def as_html(
             disturbed=[*disturbed(comparison)],
             comparison=comparison,
             parts=parts,
+            labels=tables.of_labels(comparison),
             price=_price(comparison) if price.audited(comparison) else None,
             faults=_faults(comparison) if tables.faulty(comparison) else None,
             links=planned | {**links},

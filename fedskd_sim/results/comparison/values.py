@@ -49,7 +49,8 @@ def as_json(comparison: MethodTable) -> dict[str, Any]:
 
 def _method(comparison: MethodTable, row: MethodRow) -> dict[str, Any]:
     values = {metric: {place: row.series(metric, place) for place in PLACES} for metric in SCORES}
-    values |= {name: {"mean": row.series(name, "mean")} for name in MEMORY}
+    single = (*MEMORY, *comparison.labels)
+    values |= {name: {"mean": row.series(name, "mean")} for name in single}
     return {
         "label": row.method.label,
         "algorithm": row.method.scenario.algorithm.settings,
