@@ -86,7 +86,8 @@ class Record:
     with ``instruments.probe``: ``probe/NAME``, balanced accuracy on the validation data of hospital
     NAME, of the visitor after its session, and at home ``leaving/NAME``, the same of the model that
     sets out next. Test measures may have
-    ``balanced_accuracy_adjusted``; an ensemble has ``models`` and ``kept_bytes``.
+    ``balanced_accuracy_adjusted``, and where samples have several labels ``auc/LABEL`` and
+    ``threshold/LABEL``; an ensemble has ``models`` and ``kept_bytes``.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
