@@ -7,7 +7,7 @@ that a scenario must have is no such key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -76,6 +76,8 @@ def _given(part: Any, key: Sequence[Key]) -> bool:
     """Return whether a key stands in the text from which a part was made."""
     for name in key:
         if isinstance(name, int):
+            if isinstance(part, Mapping):  # hospitals of a variant, by name: each key is a change
+                return False
             part = part[name]
             continue
         if not isinstance(part, BaseModel) or name not in part.model_fields_set:
