@@ -182,5 +182,5 @@ def to_line(entry: Record | Timing | SampleCounts) -> str:
 
 
 def at_once(stream: TextIO) -> None:
-    """Let readers of a file see what was added to it."""
+    """Flush a file, for whoever reads along."""
     stream.flush()

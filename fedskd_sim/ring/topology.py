@@ -68,7 +68,8 @@ class Seating(NamedTuple):
 
 FULL = Schedule()
 FIRST_EPOCH = 1
-STOPS_KEPT = 4096
+STOPS_KEPT = 4
+"""Of each hospital."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Topology:
     @cached_property
     def _stops(self) -> Callable[[str, int, int], Stop]:
         """The same, with those kept that all hospitals ask for at about one time."""
-        return lru_cache(STOPS_KEPT)(self._stop)
+        return lru_cache(STOPS_KEPT * len(self.names))(self._stop)
 
     def _stop(self, model: str, round_: int, hop: int) -> Stop:
         order = self.seating(round_)
