@@ -6,7 +6,6 @@ Hospitals of one network, device and number of threads are measured once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from fedskd_sim.learning.networks.shapes import GRIDLESS
 from fedskd_sim.learning.stopwatch import WORTH, Arithmetic, ComparedArithmetic, compare
 from fedskd_sim.observe.words import counted
 from fedskd_sim.operate.checks import Slowly
+from fedskd_sim.runtimes.folder import usable_cores
 from fedskd_sim.scenario import Loaded, Scenario, examine
 from fedskd_sim.scenario.schema import ON_A_CPU
 from fedskd_sim.wholefiles import settle, write
@@ -223,13 +223,7 @@ def tune(
     for names in groups.values():
         tell(names[0])
         found.append(_tune(loaded, tuple(names), data, repetitions, keep=keep_precision))
-    return Tuned(loaded, cores(), repetitions, tuple(found))
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return Tuned(loaded, usable_cores(), repetitions, tuple(found))
 
 
 def _alike(scenario: Scenario, name: str) -> tuple[str, ...]:
@@ -284,7 +278,7 @@ def _tune(
     if settings[1:]:
         formats = compare(loaded, host, settings, data=data, repetitions=repetitions)
         chosen = choose(now, formats[1:])
-    share = cores() // len(scenario.members)
+    share = usable_cores() // len(scenario.members)
     numbers = threads_of(now.threads, share)
     threads: list[ComparedArithmetic] = []
     if numbers[1:] and device(scenario.hospital(host).device) == "cpu":

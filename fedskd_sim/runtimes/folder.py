@@ -202,6 +202,12 @@ def _locked(file: TextIO) -> bool:
     return True
 
 
+def usable_cores() -> int:
+    """Return how many processors this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
 def environment(runtime: str) -> dict[str, str]:
     """Describe what the run ran on."""
     found = {"fedskd_sim": __version__, "runtime": runtime, "started": clock.stamp()}
@@ -210,9 +216,7 @@ def environment(runtime: str) -> dict[str, str]:
         "system": platform.platform(),
         "processor": _processor(),
     }
-    found["cores"] = str(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    found["cores"] = str(usable_cores())
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -26,6 +26,7 @@ from fedskd_sim.results.comparison import origins
 from fedskd_sim.results.comparison.planning import PlannedRun
 from fedskd_sim.results.comparison.rings import Rings
 from fedskd_sim.runtimes.commands import Command, prepare
+from fedskd_sim.runtimes.folder import usable_cores
 from fedskd_sim.runtimes.forkserver import UNKNOWN
 from fedskd_sim.scenario import OwnCode, Scenario, load
 
@@ -285,5 +286,5 @@ def ended_well(folder: Path) -> bool:
 
 def cores(task: PlannedRun) -> int:
     """Count the runs that this machine can do side by side without more threads than cores."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, here // max(hospital.resources.cpu for hospital in task.scenario.hospitals))
+    most = max(hospital.resources.cpu for hospital in task.scenario.hospitals)
+    return max(1, usable_cores() // most)
