@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fedskd_sim import clock
 from fedskd_sim.errors import InvalidValue
 from fedskd_sim.learning.answers import FOLDER, Answers, Tested
 from fedskd_sim.learning.base import LearnerContext, LearnerState, Measures, Session
@@ -383,9 +384,8 @@ class Site:
 
         """
         main, model = models.main, models.by_role[models.main]
-        others = [name for name in models.learners if name != main]
-        before = {name: snapshot(models.by_role[name]) for name in others}
-        before[main] = arriving or snapshot(model)
+        before = {name: snapshot(models.by_role[name]) for name in models.learners if name != main}
+        before[main], began = arriving or snapshot(model), clock.now()
         try:
             sums = self._train(models, job, teaching)
         except (NonFinite, Spent) as problem:
@@ -401,6 +401,7 @@ class Site:
             steps=sums.steps,
             measures=sums.measured,
             early=sums.early,
+            training=clock.now() - began,
             private=self._spent(),
         )
 

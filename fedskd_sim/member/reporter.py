@@ -9,7 +9,7 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fedskd_sim import clock
@@ -138,14 +138,15 @@ class Reporter:
             self.log(events.PrivacySpent(int(queries or 0), epsilon, limit))
         self.phase("waiting")
 
-    def span(self, what: str, stop: Stop, start: float) -> None:
-        """Note that something of a stop took from ``start`` (UNIX seconds) until now."""
+    def span(self, what: str, stop: Stop, start: float, training: float) -> None:
+        """Note that something of a stop took from ``start`` (UNIX seconds) until now, and how many
+        seconds of it were ``training``.
+        """
         end = clock.unix()
         place = (self.name, stop.model, stop.round, stop.hop)
         taken = self.device_peak()
-        self.ledger.add(
-            Timing(what, *place, start, end, peak_bytes=self.peak(), device_bytes=taken)  # type: ignore[arg-type]
-        )
+        found = Timing(what, *place, start, end, peak_bytes=self.peak(), device_bytes=taken)  # type: ignore[arg-type]
+        self.ledger.add(replace(found, training=training))
         if self.metrics:
             self.metrics.took(what, end - start)
             if taken:

@@ -131,15 +131,15 @@ class Worker:
     record that belongs to it.
 
     It knows no links, no custody and no protocol; the `Shell` says which step is next. ``span``
-    notes what took how long (what, at which stop, since which UNIX second), ``expect`` makes ready
-    for a model.
+    notes what took how long (what, at which stop, since which UNIX second, and its seconds in
+    mini-batches), ``expect`` makes ready for a model.
     """
 
     scenario: Scenario
     topology: Topology
     name: str
     learner: Learner
-    span: Callable[[str, Stop, float], None]
+    span: Callable[[str, Stop, float, float], None]
     expect: Callable[[str], None]
     spoil: Callable[[StepPosition, Weights], Weights] = lambda _, weights: weights
     """Gives what goes on, after a round and hop, in place of weights that would."""
@@ -233,7 +233,7 @@ class Worker:
         measures = test()
         if measures is None:
             return None
-        self.span("evaluation", stop, start)
+        self.span("evaluation", stop, start, 0.0)
         method = "ensemble" if kind == "ensemble" else "evaluate"
         check_measures(self.learner, method, measures)
         return replace(self._record(stop, Session({}, "evaluated"), ("", ""), measures), kind=kind)  # type: ignore[arg-type]
@@ -274,7 +274,7 @@ class Worker:
         start = clock.unix()
         result = work()
         if result is not None:
-            self.span(what, stop, start)
+            self.span(what, stop, start, getattr(result, "training", 0.0))
         return result
 
     def _record(

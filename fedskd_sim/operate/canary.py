@@ -136,9 +136,9 @@ class Measured:
             if record is None or one.what not in ("warm_up", "session", "evaluation"):
                 continue
             grows = one.what == "session" and record.kind in TRAINED
-            factor = epochs * self._growth[one.host] if grows else 1.0
+            more = (epochs * self._growth[one.host] - 1) * one.trained_for * grows
             steps = trained.setdefault((record.kind, one.host, one.model), {})
-            steps[one.round] = steps.get(one.round, 0.0) + factor * (one.end - one.start)
+            steps[one.round] = steps.get(one.round, 0.0) + one.end - one.start + more
             if one.what == "warm_up":
                 steps[one.round] += self._more_warm_up(record, one)
         return {
@@ -152,7 +152,7 @@ class Measured:
         if self.short:
             return 0.0
         whole = self.scenario.training.warmup_epochs * self._growth[timing.host]
-        took = timing.end - timing.start
+        took = timing.trained_for
         training = took if per_sample is None else min(took, per_sample * record.samples)
         return (whole - 1) * training
 
@@ -163,7 +163,7 @@ class Measured:
         for one in self._timings:
             record = self._records.get((one.host, one.model, one.round, one.hop))
             if one.what == "session" and record and record.samples and record.kind in TRAINED:
-                found.setdefault(one.host, []).append((one.end - one.start) / record.samples)
+                found.setdefault(one.host, []).append(one.trained_for / record.samples)
         return {host: median(values) for host, values in found.items()}
 
     def cost(self, choose: Callable[[tuple[float, ...]], float]) -> Cost:

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, TextIO
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, FiniteFloat
 
 SCHEMA: Literal[1] = 1
 Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
@@ -127,7 +127,8 @@ class Record:
 class Timing:
     """When something of a stop happened, in UNIX seconds; ``peak_bytes`` is the process's
     largest resident memory so far, ``device_bytes`` the most that it has taken of its card's,
-    ``attempts`` how often a model was sent; 0: not known, or none.
+    ``attempts`` how often a model was sent; 0: not known, or none. ``training``: seconds of a
+    session in mini-batches.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS
@@ -143,6 +144,12 @@ class Timing:
     peak_bytes: Whole = 0
     attempts: Whole = 0
     device_bytes: Whole = 0
+    training: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+
+    @property
+    def trained_for(self) -> float:
+        """Seconds of a session that grow with its batches: all, where it has not said."""
+        return self.training or self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,7 @@ class SampleCounts:
 
 
 _WRITER = json.JSONEncoder(separators=(",", ":"))
-UNSAID = ("without", "back", "private")
+UNSAID = ("without", "back", "private", "training")
 """What a line leaves out where it is empty."""
 FOLDERS: Mapping[type[Record | Timing | SampleCounts], str] = {
     Record: "records",

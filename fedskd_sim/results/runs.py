@@ -102,7 +102,8 @@ class Run:
 
         Columns: ``what``, ``host``, ``model``, ``round``, ``hop``, ``start`` and ``end`` in UNIX
         seconds by the clock of the host's machine, ``seconds`` between them, ``bytes``, ``to`` and
-        ``attempts`` of a transfer, ``peak_bytes`` and ``device_bytes`` of memory.
+        ``attempts`` of a transfer, ``peak_bytes`` and ``device_bytes`` of memory, ``training``
+        seconds of a session in mini-batches.
         """
         return [*self._marked(map(_timing, read_timings(self.folder)))]
 

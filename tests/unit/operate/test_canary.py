@@ -14,7 +14,7 @@ from fedskd_sim.errors import AcknowledgementTimeout, CanaryFailed, HopTimeout, 
 from fedskd_sim.observe import outcome
 from fedskd_sim.operate import canary
 from fedskd_sim.operate.canary import Gauge, Measured, Room, changes, find
-from fedskd_sim.records.files import read_records
+from fedskd_sim.records.files import read_records, read_timings
 from fedskd_sim.runtimes.memory import MemoryRuntime
 from fedskd_sim.scenario import FedAvg, load
 from fedskd_sim.world.forecast import PLAYED, forecast
@@ -126,19 +126,26 @@ def test_a_canary_takes_every_model_through_every_hospital_with_a_few_batches(
 def test_sessions_grow_with_the_batches_of_the_whole_run(
     scenario_file: Callable, run: Callable
 ) -> None:
-    """A session of the whole run costs as many times that of the short run as it has batches, and
-    what is sent is counted for all rounds.
+    """The mini-batches of a session cost as many times those of the short run as it has more of
+    them, what a homecoming does besides costs the same, and what is sent is counted for all rounds.
     """
     path = scenario_file(SKIN)
     scenario = load(path).scenario
     short = load(path, changes(scenario))
     folder = run(scenario_file(short.document.text, "short.yaml"))
     counts = json.loads((folder / "samples" / "a.jsonl").read_text())
-    batches = -(-sum(counts["used"]["train"].values()) // 8)
+    samples = sum(counts["used"]["train"].values())
     measured = Measured(scenario, folder, 10.0)
     itself = Measured(scenario, folder, 10.0, short=True)
-    whole, few = (one.cost(max)("visit", "a", "b") for one in (measured, itself))
-    assert few < whole < few * 2 * batches / 4 + 1e-9
+    for kind, model in (("visit", "b"), ("homecoming", "a")):
+        whole, few = (one.cost(canary.last)(kind, "a", model) for one in (measured, itself))
+        (timing,) = (
+            one
+            for one in read_timings(folder)
+            if (one.what, one.host, one.model, one.round) == ("session", "a", model, 2)
+        )
+        assert 0 < timing.training < timing.end - timing.start
+        assert whole - few == pytest.approx((2 * samples / (4 * 8) - 1) * timing.training)
     (size,) = {one.bytes for one in read_records(folder) if one.model == "b" and one.bytes}
     assert measured.sent > 3 * 2 * size
 
