@@ -11,7 +11,8 @@ travels is adapter and head, and the digest of the file, which stands here, says
 the same everywhere. Its features are a function of one image. They are computed by the CPU in fp32,
 one image at a time, once, and kept by the image's digest: with others in a batch, or at another
 time, they would be other in the last bits. A *trained* body is a part of the network, and all of it
-travels.
+travels. A *tuned* one is trained, too, but always normalises by the means and variances of the
+file: those of batches follow by a hundredth a step, which takes more than a few hundred steps.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -294,6 +295,19 @@ class TrainedBody(Adapted):
         return mid, deep
 
 
+class TunedBody(TrainedBody):
+    """The same whose batch normalisations keep the means and variances of the file."""
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as PyTorch has it
+        """Set the mode of adapter and head; the body always normalises as in evaluation."""
+        super().train(mode)
+        self.inner.eval()
+        return self
+
+
+BODIES = {"frozen": Adapted, "trained": TrainedBody, "tuned": TunedBody}
+
+
 def _adapter(channels: int, width: int, norm: str) -> nn.Sequential:
     conv = nn.Conv2d(channels, width, 1, bias=norm == "none")
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
@@ -313,10 +327,9 @@ def _builder(name: str, about: str) -> Builder:
     ) -> nn.Module:
         if channels not in (1, 3):
             raise ValueError(f"it takes images of 1 or 3 channels, not {channels}")
-        if body not in ("frozen", "trained"):
-            raise ValueError(f"body is frozen or trained, not {body!r}")
-        kind = Adapted if body == "frozen" else TrainedBody
-        return kind(name, resize or image_size, classes, width, norm)
+        if body not in BODIES:
+            raise ValueError(f"body is {', '.join(BODIES)}, not {body!r}")
+        return BODIES[body](name, resize or image_size, classes, width, norm)
 
     build.__doc__ = about
     return build

@@ -115,6 +115,26 @@ def test_looking_features_up_draws_nothing_and_takes_bf16_for_fp32() -> None:
 
 
 @HAS
+def test_a_tuned_body_trains_by_the_statistics_of_its_file() -> None:
+    """In training it normalises as in evaluation, and its means and variances stay; its weights
+    move, as do the statistics of a trained one.
+    """
+    for body in ("tuned", "trained"):
+        model = build(chosen(body=body, norm="none"), SHAPE, 1)
+        before = {name: one.clone() for name, one in model.state_dict().items()}
+        with torch.no_grad():
+            alike = torch.allclose(model.train()(images())[0], model.eval()(images())[0])
+        model.train()
+        optimiser = torch.optim.SGD(model.parameters(), 0.1)
+        cross_entropy(model(images())[0], torch.tensor([0, 1, 2])).backward()
+        optimiser.step()
+        moved = {name for name, one in model.state_dict().items() if one.ne(before[name]).any()}
+        held = not any("running" in name for name in moved)
+        assert (alike, held) == ((True, True) if body == "tuned" else (False, False))
+        assert "inner.network._conv_stem.weight" in moved
+
+
+@HAS
 def test_patients_can_be_private_and_a_batch_is_never_mixed() -> None:
     """A frozen body has gradients for each sample; a trained one mixes a batch in BatchNorm."""
     model = build(chosen(), SHAPE, 1)
@@ -154,7 +174,7 @@ def test_a_file_that_is_not_the_known_one_is_refused(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("options", "key", "words"),
     [
-        ({"body": "half"}, ("options", "body"), "body is frozen or trained, not 'half'"),
+        ({"body": "half"}, ("options", "body"), "body is frozen, trained, tuned, not 'half'"),
         ({"norm": "layer"}, ("options", "norm"), "norm is none, group or batch"),
     ],
 )
