@@ -66,6 +66,7 @@ from fedskd_sim.scenario.pictures import ImageFolders, ImageTable
 from fedskd_sim.scenario.privacychecks import undoing
 from fedskd_sim.scenario.schema import (
     Hospital,
+    HospitalChange,
     Network,
     Planned,
     Resources,
@@ -111,6 +112,7 @@ __all__ = [
     "Ham10000Images",
     "Heart",
     "Hospital",
+    "HospitalChange",
     "ImageFolders",
     "ImageTable",
     "Instruments",

@@ -203,6 +203,10 @@ class HospitalChange(Part):
     """Where it computes."""
     resources: Resources | None = None
     """What it may use."""
+    precision: ArithmeticName | None = None
+    """Arithmetic of sessions there."""
+    memory_format: LayoutName | None = None
+    """How models lie in memory there."""
 
     def of(self, hospital: Hospital) -> Hospital:
         """Return the hospital as it is in the variant."""
@@ -227,7 +231,8 @@ class Variant(Part):
     links: tuple[Link, ...] | None = None
     """Replaces the scenario's as a whole; []: undisturbed."""
     hospitals: dict[str, HospitalChange] | None = None
-    """What hospitals have otherwise, by their names: architecture, device, resources."""
+    """What hospitals have otherwise, by their names: architecture, device, resources, precision,
+    memory_format."""
     order: tuple[str, ...] | None = None
     """The names of all hospitals in another order: that of the ring."""
     budget: Literal["total", "per_model", "single"] = "total"

@@ -16,6 +16,7 @@ from fedskd_sim.scenario import (
     Audit,
     Dataset,
     FedSKD,
+    HospitalChange,
     OwnAlgorithm,
     Planned,
     Scenario,
@@ -273,7 +274,7 @@ def _other_hospitals(scenario: Scenario, given: Scenario) -> dict[str, str]:
         before, now = given.hospital(name), scenario.hospital(name)
         parts = [
             part.model_dump_json(exclude_defaults=True) if isinstance(part, Part) else str(part)
-            for key in ("architecture", "device", "resources")
+            for key in HospitalChange.model_fields
             if (part := getattr(now, key)) != getattr(before, key)
         ]
         told += [f"{name} {' '.join(parts)}"] if parts else []

@@ -1,4 +1,4 @@
-"""Variants that change hospitals: architecture, device, resources and order, and nothing else."""
+"""Variants that change hospitals: all but their data, privacy and who trains."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fedskd_sim import load
 from fedskd_sim.errors import FedskdError, UnknownArchitecture, UnknownKey
 from fedskd_sim.operate.comparison import CompareRequest, plan
 from fedskd_sim.results.comparison.planning import describe, methods
+from fedskd_sim.scenario import Hospital, HospitalChange
 
 TEXT = """\
 name: tiny
@@ -25,6 +26,7 @@ variants:
     order: [b, a, c]
     hospitals:
       b: {architecture: cnn-depthwise, resources: {cpu: 2}}
+      c: {precision: bf16, memory_format: channels_last}
 """
 
 
@@ -46,9 +48,22 @@ def test_hospitals_and_their_order_are_a_variants(path: Path) -> None:
     assert other.scenario.hospital("b").architecture.name == "cnn-depthwise"
     assert other.scenario.hospital("b").resources.cpu == 2
     assert other.scenario.hospital("b").data == scenario.hospital("b").data
+    trained = other.scenario.training_of("c")
+    assert (trained.precision, trained.memory_format) == ("bf16", "channels_last")
+    assert other.scenario.training_of("b") == scenario.training
     assert "order" not in describe(usual)
     assert describe(turned).endswith("; order: c, b, a")
-    assert 'hospitals: b {"name":"cnn-depthwise"} {"cpu":2}; order: b, a, c' in describe(other)
+    assert describe(other).endswith(
+        '; hospitals: b {"name":"cnn-depthwise"} {"cpu":2}, c bf16 channels_last; order: b, a, c'
+    )
+
+
+def test_what_a_variant_may_change_of_a_hospital_a_hospital_has() -> None:
+    """All but what must stay for runs to pair, and what privacy promised."""
+    stays = {"name", "data", "held_out", "privacy"}
+    assert HospitalChange.model_fields.keys() == Hospital.model_fields.keys() - stays
+    for key, changed in HospitalChange.model_fields.items():
+        assert changed.default is None, key
 
 
 @pytest.mark.parametrize(
