@@ -255,7 +255,8 @@ class Site:
         for images, labels in zip(
             samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
         ):
-            yield Output(*model(as_input(images, labels.device))), labels
+            logits, taps = model(as_input(images, labels.device))
+            yield Output(logits, taps, self.task), labels
         model.train(before)
 
     def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:

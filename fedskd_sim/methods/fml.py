@@ -93,8 +93,8 @@ class MutualTeaching:
     def __call__(self, step: TrainingStep) -> AddedLoss:
         """Compute both divergences of a step."""
         own, other = step.outputs[step.main], step.outputs[self.role]
-        from_other = divergence(other, own, step.task)
-        from_own = divergence(own, other, step.task)
+        from_other = divergence(other, own)
+        from_own = divergence(own, other)
         parts: dict[str, Tensor] = {
             "mutual_kl": from_other.detach(),
             f"{step.prefix(self.role)}mutual_kl": from_own.detach(),

@@ -12,6 +12,16 @@ import pytest
 from loops import files
 from sklearn.metrics import roc_auc_score
 
+from fedskd_sim import (
+    AddedLoss,
+    CirculatingLearner,
+    CirculationKeys,
+    Stop,
+    TrainingStep,
+    algorithm,
+    divergence,
+    launch,
+)
 from fedskd_sim.custody.verify import verify
 from fedskd_sim.learning.task import unpack
 from fedskd_sim.operate.replay import replay
@@ -23,18 +33,36 @@ from fedskd_sim.results.report import as_json, as_text, write
 from fedskd_sim.results.runs import read_run
 from fedskd_sim.scenario import load
 
+LEARNT = "{name: fedskd, rounds: 1, mutual_kl: 0.5, self_distillation: {kl: 0.5}}"
+OFF = "{batch: 0, pixel: 0, region: 0, ramp: 0}"
+TAUGHT = f"{{name: fedskd, rounds: 1, mutual_kl: 1, similarity: {OFF}}}"
 TEXT = """
 name: several
 data: {name: synthetic-roi, samples: 60, regions: 12, classes: 3, multi_label: true, effect: 2.0}
 hospitals:
   - {name: a, architecture: roi-mlp}
   - {name: b, architecture: roi-gcn}
-algorithm: {name: fedskd, rounds: 1, mutual_kl: 0.5, self_distillation: {kl: 0.5}}
+algorithm: LEARNT
 prediction: {ensemble: true}
 instruments: {keep_hops: 0.1, changes: true}
 training: {warmup_epochs: 3, batch_size: 12}
-"""
+""".replace("LEARNT", LEARNT)
 KILL = "faults: [{hospital: b, what: kill, round: 1, hop: 1}]\n"
+
+
+@algorithm("own-mutual")
+class OwnMutual(CirculatingLearner):
+    """Deep mutual learning, as somebody writes it who has one label in mind."""
+
+    keys = CirculationKeys
+
+    def teaching(self, stop: Stop, arriving: object) -> Any:  # noqa: ARG002 - all stops are alike
+        return self.exchange
+
+    def exchange(self, step: TrainingStep) -> AddedLoss:
+        visitor, resident = step.outputs["visitor"], step.outputs["resident"]
+        there, back = divergence(resident, visitor), divergence(visitor, resident)
+        return AddedLoss(there + back, {"mutual_kl": there.detach()})
 
 
 @pytest.fixture
@@ -96,6 +124,16 @@ def test_tests_are_those_of_the_predictions_and_reports_tell_of_labels(ring: Pat
     np.savez(file, **arrays)
     (problem,) = disagreements(ring, scenario)
     assert "threshold/group-0" in problem.message
+
+
+def test_a_divergence_of_an_own_method_is_that_of_the_labels(
+    scenario_file: Callable[[str], Path], run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Nothing tells it that samples have several labels: it learns what the built-in does."""
+    known = run(scenario_file(TEXT.replace(LEARNT, TAUGHT)))
+    text = scenario_file(TEXT.replace(LEARNT, "{name: own-mutual, rounds: 1}"))
+    own = launch(text, on="memory", out=tmp_path / "own", code=[OwnMutual]).folder
+    assert files(own) == files(known)
 
 
 def test_a_comparison_has_a_table_of_labels(ring: Path) -> None:

@@ -262,10 +262,11 @@ class _Sample(nn.Module):
         return loss if added is None else loss + added
 
     def _output(self, name: str, batch: Samples) -> Output:
+        how = self._job.training.precision, self._job.task
         if name == self._role:
-            return answer(self.model, batch.images, self._job.training.precision)
+            return answer(self.model, batch.images, *how)
         with torch.no_grad():
-            return answer(self._models[name], batch.images, self._job.training.precision)
+            return answer(self._models[name], batch.images, *how)
 
 
 def each_gradient(asked: nn.Module, weights: Gradients, batch: Samples) -> dict[str, Tensor]:

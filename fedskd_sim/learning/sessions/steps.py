@@ -17,6 +17,7 @@ operation by operation, or recorded once and replayed (`fedskd_sim.learning.sess
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,9 @@ class Output(NamedTuple):
     """(B, classes), float32."""
     taps: Taps
     """The two maps at which it is compared with others."""
+    task: PredictionTask | None = None
+    """The prediction task of the labels, by which `divergence` reads the logits. All outputs of a
+    step and of a site have it."""
 
 
 class Outputs(dict[str, Output]):
@@ -92,7 +96,8 @@ class TrainingStep(NamedTuple):
     class_weights: Tensor | None = None
     """Weights of the classes (classes,) in the cross-entropies."""
     task: PredictionTask = ONE_LABEL
-    """The prediction task: which loss and decisions belong to the labels."""
+    """The prediction task. ``task.loss(logits, labels, class_weights)`` is the cross-entropy of any
+    logits (B, classes): a scalar, for one label and for several."""
 
     @property
     def labels(self) -> Tensor:
@@ -126,7 +131,7 @@ class TrainingStep(NamedTuple):
         precision, and in the mode (training or evaluation) that the model is in.
         """
         with torch.no_grad():
-            return answer(model, self.batch.images, self.precision)
+            return answer(model, self.batch.images, self.precision, self.task)
 
     def rise(self, share: float) -> float | Tensor:
         """Return a factor that rises from 0 to 1 over the first ``share`` (0 to 1) of the session,
@@ -268,19 +273,17 @@ class Seen(NamedTuple):
 
 def take(given: Setting, batch: Samples, moment: Moment) -> Seen:
     """Take one step: every model that trains is changed."""
-    precision, own = given.training.precision, given.loss or PLAIN
+    own = given.loss or PLAIN
     batch = _prepared(own, own.prepare(batch))
-    outputs = Outputs(
-        (name, _output(given.models[name], batch.images, precision, trains=trains))
-        for name, trains in moment.roles.items()
-    )
-    known = given.models, given.class_weights, given.task
-    step = TrainingStep(batch, outputs, moment, precision, *known)
+    outputs = Outputs((name, _output(given, name, batch, moment)) for name in moment.roles)
+    known = given.training.precision, given.models, given.class_weights, given.task
+    step = TrainingStep(batch, outputs, moment, *known)
     trained = step.trained
     judge = given.loss or (given.teaching if isinstance(given.teaching, Supervising) else own)
     losses = {name: _scalar(judge, "supervised", judge.supervised(step, name)) for name in trained}
     added = taught(given.teaching, step) if given.teaching is not None else AddedLoss(None, {})
-    loss = _sum(list(losses.values()))
+    first, *others = losses.values()
+    loss = torch.stack([first, *others]).sum() if others else first
     loss = loss if added.total is None else loss + added.total
     if given.loss is not None:
         more = _added(given.loss, step)
@@ -377,34 +380,27 @@ def _checked(given: Any, step: TrainingStep, what: str) -> AddedLoss:
         if not isinstance(value, Tensor) or value.ndim:
             found = f"a tensor {(*value.shape,)}" if isinstance(value, Tensor) else repr(value)
             raise TypeError(f"{what}: {name} of AddedLoss has to be a scalar tensor, not {found}")
-    taken = [
-        name
-        for name in given.parts
-        if any(name == f"{step.prefix(role)}loss" for role in step.outputs)
-    ]
+    losses = {f"{step.prefix(role)}loss" for role in step.outputs}
+    taken = [name for name in given.parts if name in losses]
     if taken:
         raise TypeError(f"{what}: {taken[0]!r} is what cross-entropy is called: rename that part")
     return given
 
 
-def answer(model: nn.Module, images: Tensor, precision: Precision) -> Output:
+def answer(model: nn.Module, images: Tensor, precision: Precision, task: PredictionTask) -> Output:
     """Ask a model; its maps may be bfloat16, its logits are fp32."""
-    if precision != "bf16":
-        return Output(*model(images))
-    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+    half = precision == "bf16"
+    with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
         logits, taps = model(images)
-    return Output(logits.float(), taps)
+    return Output(logits.float() if half else logits, taps, task)
 
 
-def _output(model: nn.Module, images: Tensor, precision: Precision, *, trains: bool) -> Output:
+def _output(given: Setting, role: str, batch: Samples, moment: Moment) -> Output:
+    model, trains = given.models[role], moment.roles[role]
     if model.training != trains:
         model.train(trains)
     with torch.set_grad_enabled(trains):
-        return answer(model, images, precision)
-
-
-def _sum(losses: Sequence[Tensor]) -> Tensor:
-    return torch.stack([*losses]).sum() if len(losses) > 1 else losses[0]
+        return answer(model, batch.images, given.training.precision, given.task)
 
 
 def change(model: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
@@ -460,11 +456,11 @@ class Exchange:
         parts.update({f"similarity_{level}": value for level, value in levels.items()})
         total = [] if found is None else [found]
         if self.mutual_kl:
-            value = divergence(resident, visitor, step.task)
+            value = divergence(resident, visitor)
             parts["mutual_kl"] = value.detach()
             total.append(scale(value, factor * self.mutual_kl))
             if resident.logits.requires_grad:
-                value = divergence(visitor, resident, step.task)
+                value = divergence(visitor, resident)
                 total.append(scale(value, factor * self.mutual_kl))
         return total
 
@@ -478,21 +474,27 @@ class Exchange:
             parts.update({f"self_distillation_{level}": value for level, value in levels.items()})
             total = [] if found is None else [found]
         if self.self_distillation_kl:
-            value = divergence(past, visitor, step.task)
+            value = divergence(past, visitor)
             parts["self_distillation_kl"] = value.detach()
             total.append(self.self_distillation_kl * value)
         return total
 
 
-def divergence(teacher: Output, student: Output, task: PredictionTask = ONE_LABEL) -> Tensor:
+def divergence(teacher: Output, student: Output) -> Tensor:
     """Return KL(sg teacher || student) of the predictions: a scalar in nats, the mean over the
-    batch, at temperature 1. The teacher gets no gradient (sg). Of a step, give ``step.task``: where
-    samples have several labels, it is the mean over these of the divergence of each.
+    batch, at temperature 1. The teacher gets no gradient (sg). Where samples have several labels,
+    it is the mean over these of the divergence of each, between Bernoulli distributions.
+
+    Raises TypeError if neither output has a ``task``: then nothing says which of both it is.
 
     >>> maps = Taps(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
-    >>> sure, unsure = (Output(torch.tensor([[x, 0.0]]), maps) for x in (2.0, 0.0))
+    >>> sure, unsure = (Output(torch.tensor([[x, 0.0]]), maps, ONE_LABEL) for x in (2.0, 0.0))
     >>> divergence(sure, sure).item(), round(divergence(sure, unsure).item(), 3)
     (0.0, 0.328)
 
     """
+    task = student.task or teacher.task
+    if task is None:
+        text = "divergence cannot tell whether samples have one label or several"
+        raise TypeError(f"{text}: take outputs of a step, or make Output(logits, taps, step.task)")
     return task.divergence(teacher.logits, student.logits)

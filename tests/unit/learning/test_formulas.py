@@ -15,7 +15,7 @@ from fedskd_sim.learning.data import Samples
 from fedskd_sim.learning.distillation.distill import SimilarityLoss, Taps
 from fedskd_sim.learning.distillation.similarity import distance
 from fedskd_sim.learning.sessions.steps import Exchange, Moment, Output, TrainingStep
-from fedskd_sim.learning.task import class_weights
+from fedskd_sim.learning.task import ONE_LABEL, class_weights
 from fedskd_sim.scenario import BUILT_IN
 
 PAGE = Path(__file__).parents[3] / "docs" / "algorithm-reference.md"
@@ -95,11 +95,12 @@ def test_a_step_adds_what_the_manual_adds():
 
     def output(middle, deep):
         maps = torch.randn(5, middle, 8, 8), torch.randn(5, deep, 4, 4)
-        return Output(*(torch.randn(5, 3).double(), Taps(*(one.double() for one in maps))))
+        logits = torch.randn(5, 3).double()
+        return Output(logits, Taps(*(one.double() for one in maps)), ONE_LABEL)
 
     visitor, resident, before = output(4, 6), output(3, 7), output(4, 6)
     resident.logits.requires_grad_()  # it trains
-    past.forward = lambda _: before
+    past.forward = lambda _: before[:2]
     terms = SimilarityLoss(batch=0.1, pixel=0.2, region=0.3, pixel_grid=(4, 4), region_grid=(2, 2))
     held = SimilarityLoss(batch=0.4, pixel=0.5, region=0.6, pixel_grid=(4, 4), region_grid=(2, 2))
     samples = Samples(torch.zeros(5, 1), torch.zeros(5).long())

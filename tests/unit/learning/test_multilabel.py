@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, hamming_loss, roc_auc_score
 from torch.distributions import Bernoulli, kl_divergence
 from torch.func import grad, vmap
 
+from fedskd_sim import Output, Taps, divergence
 from fedskd_sim.errors import (
     FedskdError,
     InvalidValue,
@@ -104,6 +105,20 @@ def test_the_divergence_is_that_between_bernoulli_distributions() -> None:
     assert student.grad is not None
     sure = torch.full((1, 2), 60.0)
     assert MultiLabel("ab").divergence(sure, -sure).item() == pytest.approx(60.0)
+
+
+def test_outputs_say_which_divergence_is_theirs() -> None:
+    """Of a step they have its task, also with other logits; of nowhere they are refused."""
+    (teacher, *_), (student, *_) = drawn(20), drawn(20, 1)
+    nowhere = [Output(one, Taps(one, one)) for one in (teacher, student)]
+    here = [one._replace(task=MultiLabel(NAMES)) for one in nowhere]
+    wanted = MultiLabel(NAMES).divergence(teacher / 2, student / 2).item()
+    soft = [one._replace(logits=one.logits / 2) for one in here]
+    assert divergence(*soft).item() == wanted
+    assert divergence(nowhere[0]._replace(logits=teacher / 2), soft[1]).item() == wanted
+    assert divergence(soft[0], nowhere[1]._replace(logits=student / 2)).item() == wanted
+    with pytest.raises(TypeError, match=r"Output\(logits, taps, step\.task\)"):
+        divergence(*nowhere)
 
 
 def test_measures_are_those_of_scikit_learn() -> None:

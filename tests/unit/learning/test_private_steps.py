@@ -30,7 +30,7 @@ from fedskd_sim.learning.sessions.private import (
     session_key,
 )
 from fedskd_sim.learning.sessions.session import SessionModels
-from fedskd_sim.learning.sessions.steps import Exchange, Moment, Output, Setting, Taps, take
+from fedskd_sim.learning.sessions.steps import Exchange, Moment, Setting, Taps, take
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.privacy.accountant import Rule
@@ -336,10 +336,10 @@ class Counting(Mixing):
         super().__init__()
         self.register_buffer("seen", torch.zeros(3))
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor) -> tuple[Tensor, Taps]:
         logits, taps = self.inner(images)
         self.seen += logits.detach().sum(0)
-        return Output(logits, taps)
+        return logits, taps
 
 
 def test_a_network_that_mixes_patients_is_refused() -> None:

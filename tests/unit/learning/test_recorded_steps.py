@@ -58,6 +58,7 @@ from fedskd_sim.learning.sessions.steps import (
     Teaching,
     TrainingStep,
 )
+from fedskd_sim.learning.task import ONE_LABEL
 from fedskd_sim.learning.weights import export
 from fedskd_sim.messages import digest
 from fedskd_sim.scenario import Architecture, Training
@@ -88,7 +89,7 @@ def read_each_step(
             outputs = {}
             for role, trains in roles.items():
                 with torch.set_grad_enabled(trains):
-                    outputs[role] = Output(*models.by_role[role].train(trains)(images))
+                    outputs[role] = Output(*models.by_role[role].train(trains)(images), ONE_LABEL)
             moment = Moment(sums.steps, total, roles)
             step = TrainingStep(Samples(images, batch.labels), outputs, moment)
             losses = {
