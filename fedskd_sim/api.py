@@ -238,7 +238,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     data: str | Path | None = None,
     jobs: int | None = None,
     anyway: bool = False,
-    watch: Callable[[RunResult], object] = lambda _: None,
+    watch: Callable[[RunResult], object] | None = None,
 ) -> Comparison:
     """Compare algorithms at equal work, paired by seed. Finished runs are not repeated.
 
@@ -251,7 +251,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         data: the folder with data files; None takes that of FEDSKD_DATA.
         jobs: how many runs side by side; None for as many as there are cores for.
         anyway: accept finished runs of other code or data; the tables say so.
-        watch: is called with the result of every run that has ended.
+        watch: is called with the result of every run that has ended; None: nothing is.
 
     Raises:
         FedskdError: the comparison cannot be made, or the error of the first run that failed.
@@ -264,7 +264,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         plan = comparison.plan(_given(scenario), wanted)
         _warn(plan.loaded.scenario)
         shop = plan.workshop(_path(out), jobs, anyway=anyway)
-        found = comparison.carry_out(plan, shop, watch)
+        found = comparison.carry_out(plan, shop, watch or (lambda _: None))
     if failed := comparison.failure(found.ended):
         raise failed
     return Comparison(shop.out, found.text, found.plain)

@@ -86,8 +86,8 @@ class Learner(Protocol):
     3. at the end `evaluate`, once for each model, and `ensemble`
 
     After each call the run keeps `state`. If the process dies, the next one continues with
-    `restore`. Do not implement this protocol: derive from a base (`LocalLearner`,
-    `CirculatingLearner`, `AllReduceLearner`, `AveragingLearner`), which has all of these. An
+    `restore`. A base (`LocalLearner`, `CirculatingLearner`, `AllReduceLearner`, `AveragingLearner`,
+    `GossipLearner`) has all of these; a class without a base defines every one of them. An
     exception from any of them ends the run with its message.
     """
 

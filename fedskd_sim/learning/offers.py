@@ -61,7 +61,7 @@ def _offering(group: str, name: str) -> Callable[[Thing], Thing]:
 
 
 def architecture(name: str) -> Callable[[Thing], Thing]:
-    """Offer a function as an architecture. It is called as
+    """Offer a function, or a class of networks, as an architecture. It is called as
     ``(channels, image_size, classes, *, option=default)`` and returns a `torch.nn.Module`.
 
     For a batch of B inputs, such as images (B, channels, image_size, image_size), the network
@@ -101,7 +101,8 @@ def reader(name: str) -> Callable[[Thing], Thing]:
 
 def algorithm(name: str) -> Callable[[Thing], Thing]:
     """Offer a class on one of the bases (`LocalLearner`, `CirculatingLearner`, `AllReduceLearner`,
-    `AveragingLearner`) as an algorithm, which scenarios name as ``algorithm.name``.
+    `AveragingLearner`, `GossipLearner`) as an algorithm, which scenarios name as
+    ``algorithm.name``.
 
     Its attribute ``keys`` is a subclass of the base's ``keys``, with the keys that scenarios may
     set. The class itself is unchanged. Give it to `launch` as ``code``, or put its file under the

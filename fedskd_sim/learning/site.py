@@ -87,7 +87,8 @@ class Site:
     """A hospital as its learner sees it: data, device and seeds, and how to build, train and
     measure a model. Learners reach it as ``self.site``.
 
-    Further attributes: ``name`` of the hospital, the ``scenario``, its part ``training``, the
+    ``model`` is the name of a hospital whose model is meant, ``network`` a model itself. Further
+    attributes: ``name`` of the hospital, the ``scenario``, its part ``training``, the
     hospital's part ``me``, and ``device`` (a PyTorch device's name).
     """
 
@@ -217,20 +218,20 @@ class Site:
         if self.loss:
             take_back(self.loss, state, self, LOSS)
 
-    def first(self, seed_: int) -> nn.Module:
+    def first(self, seed: int) -> nn.Module:
         """Build the hospital's own architecture, with initial weights drawn from a seed."""
-        return self.initialise(self.scenario.architecture(self.name), seed_)
+        return self.initialise(self.scenario.architecture(self.name), seed)
 
-    def initialise(self, architecture: Architecture, seed_: int) -> nn.Module:
+    def initialise(self, architecture: Architecture, seed: int) -> nn.Module:
         """Build an architecture on the hospital's device, with weights drawn from a seed."""
-        network = self.to_device(build(architecture, self.shape, seed_))
+        network = self.to_device(build(architecture, self.shape, seed))
         return self.recordings.know(network, architecture)
 
     def parameters(self, architecture: Architecture) -> int:
         """Return the number of an architecture's parameters."""
         return parameter_count(blueprint(architecture, self.shape))
 
-    def floats(self, architecture: Architecture, names: Container[str] | None = None) -> int:
+    def floats(self, architecture: Architecture, *, names: Container[str] | None = None) -> int:
         """Return the length of `flat` for an architecture, with the same ``names``: the number of
         floats in its ``state_dict``.
         """
@@ -246,18 +247,18 @@ class Site:
         return part_of(blueprint(architecture, self.shape), part, self.shape.classes)
 
     @torch.no_grad()
-    def outputs(self, model: nn.Module, samples: Samples) -> Iterator[tuple[Output, Tensor]]:
+    def outputs(self, network: nn.Module, samples: Samples) -> Iterator[tuple[Output, Tensor]]:
         """Yield a model's output and the labels (B,), batch by batch, for samples in their order.
         The model is asked in evaluation mode and without gradients, and keeps its mode.
         """
-        before = model.training
-        model.eval()
+        before = network.training
+        network.eval()
         for images, labels in zip(
             samples.images.split(BATCH), samples.labels.split(BATCH), strict=True
         ):
-            logits, taps = model(as_input(images, labels.device))
+            logits, taps = network(as_input(images, labels.device))
             yield Output(logits, taps, self.task), labels
-        model.train(before)
+        network.train(before)
 
     def to_device(self, network: nn.Module, *, empty: bool = False) -> nn.Module:
         """Move a network to the hospital's device, in the scenario's memory format. With ``empty``
@@ -277,13 +278,13 @@ class Site:
         install(network, weights)
         return self.recordings.know(network, architecture)
 
-    def receive(self, model: str, weights: Weights) -> nn.Module:
+    def receive(self, model: str, arriving: Weights) -> nn.Module:
         """Return an arrived model as a network, to be measured: the one in whose memory it has
         arrived, or one that is built.
         """
-        network: nn.Module | None = self.context.receive_buffers.take(model, weights)
+        network: nn.Module | None = self.context.receive_buffers.take(model, arriving)
         if network is None or model in self._buffers:  # its memory is what goes on
-            network = self.build(model, weights)
+            network = self.build(model, arriving)
         return self.with_own_buffers(model, network)
 
     def with_own_buffers(self, model: str, network: nn.Module) -> nn.Module:
@@ -298,13 +299,13 @@ class Site:
         if self.scenario.architecture(model).buffers == "stay":
             self._buffers[model] = buffers_of(network)
 
-    def visitor(self, model: str, weights: Weights) -> tuple[nn.Module, Weights]:
+    def visitor(self, model: str, arriving: Weights) -> tuple[nn.Module, Weights]:
         """Return an arrived model as a network, to be trained, and a copy of its weights on
         arrival.
         """
-        network: nn.Module | None = self.context.receive_buffers.take(model, weights)
-        came = weights if network is None else snapshot(network)
-        found = self.build(model, weights) if network is None else network
+        network: nn.Module | None = self.context.receive_buffers.take(model, arriving)
+        came = arriving if network is None else snapshot(network)
+        found = self.build(model, arriving) if network is None else network
         return self.with_own_buffers(model, found), came
 
     def _build_receive_buffer(self, model: str) -> tuple[nn.Module | None, Weights]:
@@ -337,14 +338,12 @@ class Site:
         before = hops * (round_ - 1) + max(hop - 1, 0)
         return before / all_, (before + 1) / all_
 
-    def plan_job(
-        self, budget: float, session_seed: int, during: RunShare | None = None
-    ) -> TrainingJob:
+    def plan_job(self, work: float, seed: int, during: RunShare | None = None) -> TrainingJob:
         """Plan a session on the training data, for `session`.
 
         Args:
-            budget: the sample-gradients that it may spend, as from `passes`.
-            session_seed: decides batches and augmentations, as from `seed`.
+            work: the sample-gradients that it may spend, as from `passes`.
+            seed: decides batches and augmentations, as from `seed`.
             during: the shares of the run that are done before and after it, from `during`.
 
         Raises:
@@ -359,7 +358,7 @@ class Site:
         weights = self.task.weights(
             self.data.train.labels, len(self.data.classes), self.training.class_weights
         )
-        given = self.data.train, weights, self.training, budget, session_seed
+        given = self.data.train, weights, self.training, work, seed
         watched = self.data.validation if self.training.patience else None
         return TrainingJob(*given, self.loss, self.task, during or BEGINNING, watched)
 
@@ -429,9 +428,9 @@ class Site:
         parts = (found, card, self.data.remark, learned, arithmetic, private, session.reason)
         return replace(session, reason="; ".join(part for part in parts if part))
 
-    def validate(self, model: nn.Module, prefix: str = "") -> Measures:
+    def validate(self, network: nn.Module, prefix: str = "") -> Measures:
         """Measure a model on the validation data. ``prefix`` is set before the measures' names."""
-        return evaluate(model, self.data.validation, prefix, self.task)
+        return evaluate(network, self.data.validation, prefix, self.task)
 
     def test(self, model: str, network: nn.Module) -> Measures:
         """Measure the model of the hospital ``model`` on the test data, and keep its predictions.

@@ -38,7 +38,7 @@ class PartialLearner(AveragingLearner):
     @property
     def length(self) -> int:
         """As many numbers as the common part has, but its integers."""
-        return self.site.floats(self.site.scenario.architecture(self.site.name), self._shared)
+        return self.site.floats(self.site.scenario.architecture(self.site.name), names=self._shared)
 
     def teaching(self, round_: int) -> AlternatingTeaching | None:  # noqa: ARG002 - every round is alike
         """Let the parts take turns, where the scenario wants it."""
@@ -47,7 +47,7 @@ class PartialLearner(AveragingLearner):
     def share(self, round_: int) -> Total:  # noqa: ARG002 - every round is alike
         """Return the common part, weighted by the training samples."""
         samples = float(len(self.site.data.train.labels))
-        return Total(flat(self.model, self._shared) * samples, samples)
+        return Total(flat(self.model, names=self._shared) * samples, samples)
 
     def take(self, total: Total) -> None:
         """Let the common part become the mean."""

@@ -102,7 +102,8 @@ class AlgorithmKeys(Part):
     """
 
     pattern: ClassVar[CommunicationPattern] = "none"
-    """What travels in a round: models (circulation), sums (all_reduce), or nothing (none)."""
+    """What travels in a round: models (circulation), sums (all_reduce), or nothing (none). Gossip
+    is a circulation."""
     warms_up: ClassVar[bool] = True
     """Whether models train alone before the first round."""
     learns: ClassVar[bool] = True

@@ -39,7 +39,7 @@ class Total(NamedTuple):
     """
 
     vector: Tensor
-    """(length,), float32 in a whole sum."""
+    """(length,); of a whole sum float32, on the CPU."""
     weight: float
     """Such as a number of samples."""
 
@@ -125,7 +125,8 @@ class AllReduceLearner(LocalLearner, ABC):
     home; chunks of the sum travel around the ring.
 
     Define `length`, `share` and `take`. To gather instead of add, give every hospital a slot of its
-    own in the vector, with zeros elsewhere: the sum then holds what each one has.
+    own in the vector, with zeros elsewhere: the sum then holds what each one has. Their names are
+    ``self.site.scenario.members``.
     """
 
     keys = AllReduceKeys

@@ -54,9 +54,9 @@ class AveragingLearner(AllReduceLearner):
         self.changed()
 
 
-def flat(model: nn.Module, names: Container[str] | None = None) -> Tensor:
-    """Return a copy of a model's float tensors as one vector (length,), float32, in the order of
-    its ``state_dict``. With ``names`` only the tensors of these names.
+def flat(model: nn.Module, *, names: Container[str] | None = None) -> Tensor:
+    """Return a copy of a model's float tensors as one vector (length,), float32, on the model's
+    device, in the order of its ``state_dict``. With ``names`` only the tensors of these names.
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> install_flat(model, torch.tensor([1.0, 2.0]))

@@ -29,7 +29,8 @@ class GossipLearner(CirculatingLearner):
     """Base of methods in which hospitals mix their model with those of several others.
 
     Override `mix` for another mean, or `teaching` to add a term to the cross-entropy. All begin
-    with the same initial weights. `homecome` is the only session of a round.
+    with the same initial weights. `homecome` is the only session of a round. The own model is
+    ``self.home``, the hospital ``self.site`` (a `Site`).
     """
 
     keys: type[AlgorithmKeys] = GossipKeys
