@@ -53,7 +53,7 @@ def discs(folder=None, *, patients=240, size=16):
     )
 
 
-@loss("focal", replaces=True)
+@loss("focal", replaces=True, one_label=True)
 def focal(step, role, *, gamma=2.0):
     """Return the focal loss (Lin et al. 2017) in the place of the cross-entropy."""
     chosen = step.logits(role).log_softmax(1).gather(1, step.labels[:, None])[:, 0]

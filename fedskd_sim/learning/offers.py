@@ -118,7 +118,7 @@ def algorithm(name: str) -> Callable[[Thing], Thing]:
     return _offering(ALGORITHMS, name)
 
 
-def loss(name: str, *, replaces: bool = False) -> Callable[[Thing], Thing]:
+def loss(name: str, *, replaces: bool = False, one_label: bool = False) -> Callable[[Thing], Thing]:
     """Offer a function, or a subclass of `Loss`, as the ``algorithm.loss`` of any algorithm. A
     function gets the `TrainingStep` and returns a scalar tensor.
 
@@ -127,8 +127,10 @@ def loss(name: str, *, replaces: bool = False) -> Callable[[Thing], Thing]:
         replaces: False: the function ``(step, *, option=default)`` is added to the cross-entropies
             of all models. True: ``(step, role, *, option=default)`` takes the place of the
             cross-entropy, for each model that trains.
+        one_label: True: data with several labels per sample are refused. Such labels are patterns
+            of bits, and logits those of a sigmoid for each label.
 
-    >>> @loss("confident", replaces=True)
+    >>> @loss("confident", replaces=True, one_label=True)
     ... def confident(step, role, *, share=0.1):
     ...     "Cross-entropy, less a share of the predictions' entropy."
     ...     log = step.logits(role).log_softmax(1)
@@ -138,12 +140,13 @@ def loss(name: str, *, replaces: bool = False) -> Callable[[Thing], Thing]:
 
     def mark(thing: Thing) -> Thing:
         setattr(thing, REPLACES, replaces)
+        setattr(thing, NEEDS_ONE_LABEL, one_label)
         return _offering(LOSSES, name)(thing)
 
     return mark
 
 
-REPLACES = "__fedskd_sim_replaces__"
+REPLACES, NEEDS_ONE_LABEL = "__fedskd_sim_replaces__", "__fedskd_sim_one_label__"
 
 
 class _Source(SourceLoader):

@@ -32,7 +32,7 @@ from fedskd_sim.learning.networks.models import blueprint, kind_of, names
 from fedskd_sim.learning.networks.shapes import ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
 from fedskd_sim.learning.samples import Facts
-from fedskd_sim.learning.sessions.own import find_wrong_loss
+from fedskd_sim.learning.sessions.own import find_wrong_loss, needs_one_label
 from fedskd_sim.learning.task import count_labels
 from fedskd_sim.scenario import (
     Architecture,
@@ -158,6 +158,9 @@ def _one_label(scenario: Scenario) -> Iterator[FedskdError]:
     if algorithm.one_label:
         fix = "choose another algorithm, such as fedskd, fedavg or local, or data with one label"
         yield InvalidValue(f"{algorithm.name!r} {why}", key=("algorithm", "name"), fix=fix)
+    if needs_one_label(algorithm):
+        fix = "choose another loss, or data with one label"
+        yield InvalidValue(f"the loss {algorithm.loss!r} {why}", key=("algorithm", "loss"), fix=fix)
     if adjusted:
         text, key = f"{adjusted:g} cannot be used: logit adjustment {why}", "logit_adjustment"
         fix = "leave it out; thresholds are chosen on validation data instead"

@@ -18,7 +18,7 @@ from fedskd_sim.learning.installed import (
     options_of,
     wrong_options,
 )
-from fedskd_sim.learning.offers import REPLACES
+from fedskd_sim.learning.offers import NEEDS_ONE_LABEL, REPLACES
 from fedskd_sim.learning.sessions.steps import AddedLoss, Loss, TrainingStep
 from fedskd_sim.scenario import AlgorithmKeys, OwnAlgorithm, nearest
 
@@ -76,6 +76,13 @@ def loss_of(algorithm: AlgorithmKeys | OwnAlgorithm) -> Loss | None:
         made: Loss = found(**given)
         return made
     return FunctionLoss(found, given, replaces=getattr(found, REPLACES, False))
+
+
+def needs_one_label(algorithm: AlgorithmKeys | OwnAlgorithm) -> bool:
+    """Return whether the loss of an algorithm is offered as one for one class per sample."""
+    if not algorithm.loss or any(find_wrong_loss(algorithm)):
+        return False
+    return bool(getattr(fetch(LOSS, algorithm.loss), NEEDS_ONE_LABEL, False))
 
 
 def find_wrong_loss(

@@ -21,6 +21,7 @@ from fedskd_sim.errors import (
     OneClassOnly,
 )
 from fedskd_sim.learning.data import load
+from fedskd_sim.learning.offers import OWN
 from fedskd_sim.learning.preflight import find_problems
 from fedskd_sim.learning.readers import reading
 from fedskd_sim.learning.readers.cohort import Cohort, Unfit, check
@@ -284,6 +285,26 @@ def test_what_needs_one_label_says_so(
     assert "several labels per sample" in found.message
     assert found.fix
     assert not problems(scenario_file(text.replace(", multi_label: true", "")))
+
+
+def test_a_loss_for_one_label_is_refused(scenario_file: Callable[[str], Path]) -> None:
+    """Where samples have several, and its own decorator says that it needs one."""
+    algorithm = "{name: local, loss: sharp}"
+    path = scenario_file(RINGS.format(algorithm=algorithm, more="code: [sharp.py]"))
+    written = path.parent / "sharp.py"
+    how = "replaces=True, one_label=True"
+    body = "def sharp(step, role):\n    return step.cross_entropy(role)\n"
+    for given, wrong in ((how, [("algorithm", "loss")]), ("replaces=True", [])):
+        text = f"from fedskd_sim import loss\n\n\n@loss('sharp', {given})\n{body}"
+        written.write_text(text, encoding="utf-8")
+        loaded = load_scenario(path)
+        OWN.use(loaded.code)
+        try:
+            found = [*find_problems(loaded.scenario, None)]
+        finally:
+            OWN.use(None)
+        assert [one.key for one in found] == wrong
+        assert all("several labels per sample" in one.message for one in found)
 
 
 def test_hospitals_have_labels_of_one_kind(scenario_file: Callable[[str], Path]) -> None:
