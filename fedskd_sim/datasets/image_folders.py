@@ -7,7 +7,8 @@ patient, in whatever folders below the class it lies. A patient has one name at 
 whatever class.
 
 Five folds are drawn, always the same, evenly over sites and classes. No patient is in two of them.
-Images that lie elsewhere, and files of other kinds, are left out and counted.
+Images that lie elsewhere, and files of other kinds, are left out and counted. Hidden files and
+folders are passed over.
 """
 
 from __future__ import annotations

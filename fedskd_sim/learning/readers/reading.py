@@ -60,7 +60,6 @@ from fedskd_sim.scenario import BUILT_IN_READERS, OwnData, nearest, offered_here
 from fedskd_sim.wholefiles import unwritable
 
 NAMED: tuple[Key, ...] = ("data", "reader")
-FILE: tuple[Key, ...] = ("data", "file")
 
 
 def facts(dataset: Any, folder: Path | None, scenario_seed: int, name: str) -> Facts:
@@ -330,7 +329,7 @@ def _told(dataset: Any) -> Iterator[None]:
     try:
         yield
     except FedskdError as error:
-        error.key = error.key or (NAMED if own else FILE)
+        error.key = error.key or _source(dataset)
         raise
     except Unfit as error:
         raise _unfit(dataset, error) from error
@@ -360,7 +359,15 @@ def _unfit(dataset: Any, error: Unfit) -> FedskdError:
     if error.classes and "classes" in type(dataset).model_fields:
         fix = "number classes from 0 without gaps, or name all of them here, each once"
         return InvalidValue(text, fix=fix, key=("data", "classes"))
-    return DataCorrupt(text, fix="mend the file, or fetch it again (see docs/data.md)", key=FILE)
+    return DataCorrupt(
+        text, fix="mend the file, or fetch it again (see docs/data.md)", key=_source(dataset)
+    )
+
+
+def _source(dataset: Any) -> tuple[Key, ...]:
+    """Return the key that names where a data set is read from."""
+    known = [("data", name) for name in ("file", "images") if name in type(dataset).model_fields]
+    return NAMED if isinstance(dataset, OwnData) else next(iter(known), ("data", "name"))
 
 
 def _line(error: BaseException) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,6 +269,37 @@ def test_folders_that_are_no_sites_are_refused(
         with pytest.raises(DataMissing, match=words) as caught:
             reading.facts(FOLDERS.model_copy(update=changes), folder, 1, "a")
         assert caught.value.fix
+
+
+def test_what_is_in_hidden_folders_is_no_sample(tmp_path: Path) -> None:
+    """Programs keep copies of images there."""
+    folders(tmp_path)
+    before = reading.facts(FOLDERS, tmp_path, 1, "a").counts.found
+    picture(tmp_path / "sites/north/ill/.ipynb_checkpoints/copy.png", 1)
+    picture(tmp_path / ".snapshot/sites/north/ill/copy.png", 1)
+    assert reading.facts(FOLDERS, tmp_path, 1, "a").counts.found == before
+
+
+def test_a_folder_that_cannot_be_opened_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's images are left out unnoticed; a disk's lost+found is none of the data."""
+    folders(tmp_path)
+    scan = os.scandir
+
+    def closed(folder: Any) -> Any:
+        if Path(folder).name in ("well", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    (tmp_path / "sites/lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataCorrupt, match="well cannot be read: Permission denied") as caught:
+        reading.facts(FOLDERS, tmp_path, 1, "a")
+    assert caught.value.key == ("data", "images")
+    for folder in (tmp_path / "sites").glob("*/well"):
+        folder.rename(folder.with_name("good"))
+    assert reading.facts(FOLDERS, tmp_path, 1, "a").counts.found
 
 
 @pytest.mark.parametrize("dataset", [TABLE, FOLDERS], ids=lambda one: one.name)
