@@ -290,9 +290,10 @@ class OwnModules:
             self._hidden = {}
 
     @property
-    def home(self) -> str:
-        """The folder that its files were read from; '' without any."""
-        return self._code.home if self._code else ""
+    def filenames(self) -> set[str]:
+        """Its files, as tracebacks name them."""
+        code = self._code
+        return {str(Path(code.home) / name) for name in code.files} if code else set()
 
     def names(self, group: str) -> list[str]:
         """List the names under which something is offered."""
@@ -346,8 +347,8 @@ def place_of(error: BaseException) -> str:
 
 def _own_lines(error: BaseException) -> list[traceback.FrameSummary]:
     """List the lines of the user's own code through which an error came."""
-    home, steps = OWN.home, traceback.extract_tb(error.__traceback__)
-    return [one for one in steps if home and one.filename.startswith(home)]
+    own = OWN.filenames
+    return [one for one in traceback.extract_tb(error.__traceback__) if one.filename in own]
 
 
 def _line_of(error: BaseException) -> str:

@@ -39,6 +39,7 @@ from fedskd_sim.learning.networks.named import NO_OBJECTS, class_option, wrong_a
 from fedskd_sim.learning.networks.pretrained import PACKAGES, require
 from fedskd_sim.learning.networks.shapes import AXES, GRIDLESS, ImageShape
 from fedskd_sim.learning.networks.trainable import part_of
+from fedskd_sim.learning.offers import place_of
 from fedskd_sim.scenario import Algorithm, Architecture, FedSKD, NetworkPart, Tap, nearest
 
 LARGEST_OPTION = 4096
@@ -272,7 +273,8 @@ def _try_outline(chosen: Architecture, shape: ImageShape) -> Outline | Exception
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    """Return what an error says first, and the line of the user's own code that raised it."""
+    return f"{str(error).partition(chr(10))[0]}{place_of(error.__cause__ or error)}"
 
 
 def _columns(

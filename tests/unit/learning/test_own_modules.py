@@ -64,6 +64,20 @@ def test_taps_of_an_own_network_are_proposed(tmp_path: Path) -> None:
     assert "or name its taps: 'fedskd-sim models NAME', for own code" in refused.output
 
 
+def test_a_network_that_fails_is_told_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the user's own code, from within the scenario's folder too."""
+    (tmp_path / "mine.py").write_text(NETWORK.replace("int(width)", "1 // 0"), encoding="utf-8")
+    place = tmp_path / "s.yaml"
+    place.write_text(SCENARIO.replace("ARCHITECTURE", "mine"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(place), place.name):
+        refused = CliRunner().invoke(main, ["validate", name])
+        assert refused.exit_code == 12, refused.output
+        assert "by zero (mine.py, line 6)" in refused.stderr
+
+
 def test_code_of_a_cell_is_left_in_the_run_folder(tmp_path: Path) -> None:
     """To be read by people."""
 

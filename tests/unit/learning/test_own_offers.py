@@ -148,13 +148,20 @@ def test_only_its_class_knows_its_keys(write: Callable[..., Path]) -> None:
     ],
 )
 def test_code_that_cannot_be_used_is_refused(
-    write: Callable[..., Path], files: dict[str, str], changed: tuple[str, ...], words: str
+    write: Callable[..., Path],
+    files: dict[str, str],
+    changed: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before anything else of it is told, at the key that names it, with the line of the code."""
-    error = told(write(**files), *changed)
-    assert words in str(error)
-    assert error.key[:1] == ("code",)
-    assert not error.others
+    path = write(**files)
+    monkeypatch.chdir(path.parent)
+    for place in (path, Path(path.name)):  # as people give it, from within its folder
+        error = told(place, *changed)
+        assert words in str(error)
+        assert error.key[:1] == ("code",)
+        assert not error.others
 
 
 def test_nothing_leads_elsewhere(write: Callable[..., Path], tmp_path: Path) -> None:
