@@ -62,12 +62,13 @@ def _table(path: Path, needed: Sequence[str]) -> tuple[Sequence[str], Sequence[S
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise corrupt(f"{path} cannot be read: {error}") from error
+        raise corrupt(f"{path} cannot be read: {error.strerror}", "make it readable") from error
     except UnicodeDecodeError as error:
         raise corrupt(f"{path} is no text in UTF-8", "save it as UTF-8") from error
+    if not text.strip():
+        raise corrupt(f"{path} is empty")
     lines = text.splitlines()
     try:
-        lines = lines or [""]
         header, *table = csv.reader(lines, delimiter="\t" if "\t" in "".join(lines[:1]) else ",")
     except csv.Error as error:
         raise corrupt(f"{path} cannot be read: {error}") from error

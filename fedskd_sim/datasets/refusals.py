@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedskd_sim.errors import DataCorrupt
 
+ROW = re.compile(r"\brows? \d")
 FIX = "write one name in one way, and two so that they differ"
 
 
@@ -18,7 +20,8 @@ def corrupt(
     text: str, fix: str = "fetch or convert the file again (see docs/data.md)"
 ) -> DataCorrupt:
     """Say what is wrong with a file."""
-    return DataCorrupt(text, fix=fix)
+    counted = " (row 1 is the first below the header)" if ROW.search(text) else ""
+    return DataCorrupt(f"{text}{counted}", fix=fix)
 
 
 def normal_form(name: str) -> str:

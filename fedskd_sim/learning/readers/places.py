@@ -18,7 +18,8 @@ def find(file: str, folder: Path | None) -> Path:
     """Find a data file; DataMissing if no folder is known or the file is not in it."""
     found = _known(file, file, folder, ("data", "file")) / file
     if not found.is_file():
-        raise DataMissing(f"{found} is not there", fix=_fix(file), key=("data", "file"))
+        state = "is a folder, not a file" if found.is_dir() else "is not there"
+        raise DataMissing(f"{found} {state}", fix=_fix(file), key=("data", "file"))
     return found
 
 

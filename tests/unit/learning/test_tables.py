@@ -171,7 +171,9 @@ WRONG: tuple[tuple[Callable[[list[str]], object], str, str], ...] = (
     (cell(5, "label", ""), "row 5 has nothing in the column 'label'", "take the row out"),
     (cell(5, "site", ""), "row 5 has nothing in the column 'site'", "take the row out"),
     (cell(2, "fold", "7"), "gives '7' in row 1 of folds", "mend the file"),
+    (cell(6, "age", "x"), "(row 1 is the first below the header)", "a number"),
     (lambda table: table.__delitem__(slice(1, None)), "has no rows", "docs/data.md"),
+    (lambda table: table.clear(), "is empty", "docs/data.md"),
 )  # fmt: skip
 
 
