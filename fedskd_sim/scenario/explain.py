@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -177,11 +177,7 @@ def _one(document: Document, problem: Any) -> FedskdError:
             text, fix = f"unknown key (value {_show(value)})", _instead_of(key, document)
             return UnknownKey(text, key=key, fix=fix)
         case "missing":
-            return InvalidValue(
-                "this key is missing",
-                key=key,
-                fix=f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}",
-            )
+            return _missing(key, document)
         case "union_tag_invalid":
             found = _find_quoted(problem["ctx"]["expected_tags"])
             choices = [one for one in found if one != OWN or key[-1] == "data"]
@@ -212,6 +208,15 @@ def _one(document: Document, problem: Any) -> FedskdError:
             return InvalidValue(text, key=key, fix=fix)
 
 
+def _missing(key: tuple[Key, ...], document: Document) -> FedskdError:
+    """Make the error of a mapping that lacks a key, or of a list that lacks an item."""
+    if isinstance(key[-1], int):
+        text = f"{_show(_at(document.data, key[:-1]))} is too short"
+        return InvalidValue(text, key=key[:-1], fix="add what is missing to the list")
+    fix = f"add '{key[-1]}: ...' here{_how(key[-1], ', ')}"
+    return InvalidValue("this key is missing", key=key, fix=fix)
+
+
 def _instead_of(key: tuple[Key, ...], document: Document) -> str:
     """Suggest what to write in place of an unknown key: its new name, the nearest one, or where it
     belongs.
@@ -220,7 +225,7 @@ def _instead_of(key: tuple[Key, ...], document: Document) -> str:
         return f"write it under training: {{{under}}}, which is the same for every algorithm"
     part = _part(key[:-1], document)
     known = _names(part)
-    inner = _written_under(part, key[-1]) if part else ""
+    inner = _written_under(part, key[-1], _at(document.data, key[:-1])) if part else ""
     fix = f"it stands under {inner}" if "{" in inner else _instead(str(key[-1]), known)
     fix += f"; known here: {', '.join(known)}" if known else ""
     if key[-2:-1] == ("architecture",):
@@ -247,7 +252,7 @@ def _fix(kind: str, problem: Any, key: tuple[Key, ...], document: Document) -> s
         return _suggest_choice(value, _find_quoted(limits["expected"]))
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(limits["pattern"], str(problem["msg"]))
-    if kind in STRUCTURES:
+    if kind in STRUCTURES or (kind == "too_short" and isinstance(value, dict)):
         return _structure(value, key, document)
     wanted = "give " + WANTED[kind].format(**limits) if kind in WANTED else str(problem["msg"])
     if (
@@ -366,13 +371,16 @@ def _names(part: type[BaseModel] | None) -> list[str]:
     return [field.alias or name for name, field in part.model_fields.items()] if part else []
 
 
-def _written_under(part: type[BaseModel], key: Key) -> str:
-    """Write a key as it stands in a part, or in one of the parts that this has."""
+def _written_under(part: type[BaseModel], key: Key, data: Any = None) -> str:
+    """Write a key as it stands in a part, or in one of the parts that this has; ``data`` tells of
+    which kinds these are.
+    """
     if key in part.model_fields:
         return f"{key}: ..."
     for name, field in part.model_fields.items():
-        inner = _choose(field.annotation, None)
-        if inner and (found := _written_under(inner, key)):
+        within = _inside(data, name)
+        inner = _choose(field.annotation, _inside(within, "name"))
+        if inner and (found := _written_under(inner, key, within)):
             return f"{name}: {{{found}}}"
     return ""
 
@@ -381,6 +389,12 @@ def _meant(key: tuple[Key, ...], document: Document) -> list[tuple[Key, ...]]:
     """Guess which key an unknown one stands for, so that it is not reported as missing as well."""
     near = difflib.get_close_matches(str(key[-1]), _fields(key[:-1], document), n=1)
     return [(*key[:-1], name) for name in near]
+
+
+def _at(data: Any, path: Iterable[Key]) -> Any:
+    for step in path:
+        data = _inside(data, step)
+    return data
 
 
 def _inside(data: Any, step: Key) -> Any:

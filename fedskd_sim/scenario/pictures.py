@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from fedskd_sim.scenario.part import Count, Fold, ImageSize, Part, Partition
 from fedskd_sim.scenario.tables import Column, TestFolds, Values
@@ -23,7 +25,7 @@ class ImageTable(Part):
     """The column of the images' paths below that folder, with or without their ending."""
     label_column: Column = "label"
     """The column of the classes."""
-    labels: dict[Column, Values] | None = None
+    labels: Annotated[dict[Column, Values], Field(min_length=1)] | None = None
     """Classes with the cells that stand for each, as in ``{healthy: ["0"], ill: ["1", "2"]}``;
     null: a cell is the name of its class."""
     site_column: Column = "site"

@@ -38,7 +38,8 @@ def find(given: Path) -> Path:
 
     """
     bare = given.name == str(given) and not given.suffix
-    return given if not bare or given.is_file() else path_of(str(given))
+    there = given.is_file() or (given.is_dir() and given.name not in scenarios())
+    return given if not bare or there else path_of(str(given))
 
 
 def path_of(name: str) -> Path:

@@ -32,7 +32,7 @@ class TableFile(Part):
     """What a cell that is missing holds."""
     label_column: Column = "label"
     """The column of the classes."""
-    labels: dict[Column, Values] | None = None
+    labels: Annotated[dict[Column, Values], Field(min_length=1)] | None = None
     """Classes with the cells that stand for each, as in ``{healthy: ["0"], ill: ["1", "2"]}``;
     null: a cell is the name of its class."""
     site_column: Column = "site"

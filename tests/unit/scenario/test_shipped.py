@@ -152,6 +152,20 @@ def test_init_where_nothing_can_be_written_and_from_nothing(tmp_path: Path) -> N
     assert "quickstart" in caught.value.fix
 
 
+def test_a_folder_is_no_scenario_and_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's folder leads to its scenario; one of a shipped scenario's name is in nobody's way."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "quickstart"):
+        Path(name).mkdir()
+        Path(name, "scenario.yaml").touch()
+    with pytest.raises(ScenarioSyntaxError, match="Is a directory") as caught:
+        load(find(Path("run")))
+    assert "run/scenario.yaml" in caught.value.fix
+    assert find(Path("quickstart")).is_file()
+
+
 @pytest.fixture(scope="module")
 def installed(
     tmp_path_factory: pytest.TempPathFactory,
