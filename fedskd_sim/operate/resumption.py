@@ -92,9 +92,9 @@ def _read(folder: Path, data: Path | None, *, anyway: bool) -> tuple[RunLocation
     place = location.read(folder) or _told_by_custody(folder)
     loaded = load(folder / "scenario.yaml")
     if place is None or not place.run:
-        raise RunUnreadable(
-            f"{folder} holds no run that was launched from it", fix="launch its scenario again"
-        )
+        why, how = (": it ran in memory", ", --on processes") if place else ("", "")
+        text = f"{folder} holds no run that was launched from it{why}"
+        raise RunUnreadable(text, fix=f"launch its scenario again{how}")
     if isinstance(place, Here):
         data = data or (Path(place.data) if place.data else None)
         _check_nobody_runs(folder, place, anyway=anyway)

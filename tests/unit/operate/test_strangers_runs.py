@@ -285,6 +285,16 @@ def test_a_run_of_a_renamed_machine_goes_on(resumable: Path) -> None:
     assert prepared(resumable, anyway=True) == RUN
 
 
+def test_a_run_in_memory_is_told_to_be_one(resumable: Path) -> None:
+    """It keeps no state, and its folder holds all that another run needs."""
+    file = resumable / location.FILE
+    there = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**there, "run": ""}), encoding="utf-8")
+    with pytest.raises(RunUnreadable, match="it ran in memory") as caught:
+        prepared(resumable)
+    assert "--on processes" in caught.value.fix
+
+
 @pytest.mark.usefixtures("quick")
 def test_custody_tells_which_run_it_is_of(resumable: Path) -> None:
     """Without place.json the commits tell the run's name, if all are of one; logs and other
