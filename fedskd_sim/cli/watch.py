@@ -181,7 +181,11 @@ def remove(run: Path, *, yes: bool) -> None:
 
     files, size = run_access.removable(run)
     what = f"{short_path(run)}: {counted(files, 'file')}, {amount(size)}"
-    if not yes and not click.confirm(f"{what}; remove it for good?"):
+    try:
+        wanted = yes or click.confirm(f"{what}; remove it for good?")
+    except click.Abort as error:
+        raise click.UsageError("no answer, and nothing was removed; give --yes") from error
+    if not wanted:
         click.echo("nothing was removed")
         return
     run_access.remove(run)

@@ -64,9 +64,15 @@ def ask(
     process = multiprocessing.get_context("forkserver").Process(
         target=_answer, args=given, name="question", daemon=True
     )
-    process.start()
-    theirs.close()
     with ours:
+        try:
+            process.start()
+        except (OSError, EOFError) as failed:
+            text = f"the process that checks models and data cannot be started: {failed}"
+            fix = "start again; see that this user may run Python, with processes and memory left"
+            raise HospitalCrashed(text, fix=fix) from failed
+        finally:
+            theirs.close()
         try:
             found = _hear(ours, tell)
         except BaseException:

@@ -393,6 +393,8 @@ def test_a_run_is_removed_once_it_has_ended(tmp_path: Path) -> None:
     (run / "away").unlink()
     refused = CliRunner().invoke(main, ["rm", str(run)], input="n\n")
     assert "nothing was removed" in refused.output
+    nobody = CliRunner().invoke(main, ["rm", str(run)], input="")
+    assert (nobody.exit_code, "give --yes" in nobody.output) == (2, True)
     assert run.is_dir()
     done = call("rm", run, "--yes")
     assert (done.exit_code, run.exists()) == (0, False), done.output

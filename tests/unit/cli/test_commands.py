@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fedskd_sim.errors import InvalidValue, SocketPathTooLong
-from fedskd_sim.runtimes.commands import Command, prepare
+from fedskd_sim.errors import HospitalCrashed, InvalidValue, SocketPathTooLong
+from fedskd_sim.runtimes.commands import Command, ask, prepare
 from fedskd_sim.runtimes.forkserver import UNKNOWN, ForkServer, private_folder
 from fedskd_sim.scenario import load
 
@@ -144,3 +146,19 @@ def test_a_temporary_folder_that_is_too_long_is_named(
     with pytest.raises(SocketPathTooLong, match="TMPDIR"):
         prepare(load(scenario_file(GOOD)).scenario, {"OMP_NUM_THREADS": "1"})
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.usefixtures("server")
+def test_a_question_that_no_process_can_answer_is_an_error() -> None:
+    """Where Python cannot be executed: in words, and not a traceback."""
+    running = ForkServer.running([], private_folder().path)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.death(PATIENCE_S) is not None
+    multiprocessing.set_executable("/bin/false")
+    try:
+        with pytest.raises(HospitalCrashed, match="cannot be started") as caught:
+            ask(os.getpid)
+    finally:
+        multiprocessing.set_executable(sys.executable)
+    assert "may run Python" in caught.value.fix
+    assert ask(os.getpid) != os.getpid()
