@@ -8,7 +8,7 @@ sees of them stands in ``__init__.pyi``.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "AddedLoss",
