@@ -1,4 +1,4 @@
-"""Runs that version 0.1.0 has left: every verb reads them, and forged ones, sealed again, are found
+"""Runs that earlier versions have left: every verb reads them, and forged ones, sealed again, are found
 out where arithmetic can.
 """
 
@@ -19,15 +19,16 @@ from fedskd_sim.custody import seal
 from fedskd_sim.errors import ChainBroken, RunUnreadable
 from fedskd_sim.scenario import load
 
-KEPT = Path(__file__).parents[2] / "kept" / "0.1.0"
-NAMES = ("learns", "placebo")
+ALL = Path(__file__).parents[2] / "kept"
+KEPT = ALL / "0.1.0"
+NAMES = ("0.1.0/learns", "0.1.0/placebo", "1.0.0/learns")
 """Those that have ended; `stopped` and `killed` are gone on with in ``tests/ring``."""
 
 
 @pytest.fixture(params=NAMES)
 def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of a run of version 0.1.0."""
-    return Path(shutil.copytree(KEPT / request.param, tmp_path / "run"))
+    """A copy of a run that an earlier version has left."""
+    return Path(shutil.copytree(ALL / request.param, tmp_path / "run"))
 
 
 @pytest.fixture
