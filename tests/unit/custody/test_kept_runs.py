@@ -1,5 +1,5 @@
-"""Runs that earlier versions have left: every verb reads them, and forged ones, sealed again, are found
-out where arithmetic can.
+"""Runs that earlier versions have left: every verb reads them, and forged ones, sealed again, are
+found out where arithmetic can.
 """
 
 from __future__ import annotations
