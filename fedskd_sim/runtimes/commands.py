@@ -65,14 +65,8 @@ def ask(
         target=_answer, args=given, name="question", daemon=True
     )
     with ours:
-        try:
-            process.start()
-        except (OSError, EOFError) as failed:
-            text = f"the process that checks models and data cannot be started: {failed}"
-            fix = "start again; see that this user may run Python, with processes and memory left"
-            raise HospitalCrashed(text, fix=fix) from failed
-        finally:
-            theirs.close()
+        with theirs:
+            _start(process)
         try:
             found = _hear(ours, tell)
         except BaseException:
@@ -88,6 +82,15 @@ def ask(
     if error is not None:
         raise error
     return answer  # type: ignore[no-any-return]  # what the question gives
+
+
+def _start(process: ForkServerProcess) -> None:
+    try:
+        process.start()
+    except (OSError, EOFError) as failed:
+        text = f"the process that checks models and data cannot be started: {failed}"
+        fix = "start again; see that this user may run Python, with processes and memory left"
+        raise HospitalCrashed(text, fix=fix) from failed
 
 
 def _hear(ours: Connection, tell: Callable[[str], None] | None) -> Any:

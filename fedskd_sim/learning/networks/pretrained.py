@@ -20,8 +20,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -283,11 +284,19 @@ class Adapted(nn.Module):
 class TrainedBody(Adapted):
     """The same with a body that trains, and travels."""
 
-    def __init__(self, name: str, size: int, classes: int, width: int, norm: str) -> None:
-        """Build the body too."""
-        super().__init__(name, size, classes, width, norm)
-        require(name)
-        self.inner = Body(name, size)
+    def __init__(self, *adapter: Any, keeps_statistics: bool = False) -> None:
+        """Build the body too; it may keep the means and variances of its file."""
+        super().__init__(*adapter)
+        require(self._name)
+        self.inner = Body(self._name, self._size)
+        self._keeps_statistics = keeps_statistics
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as PyTorch has it
+        """Set the mode; a body that keeps its statistics always normalises as in evaluation."""
+        super().train(mode)
+        if self._keeps_statistics:
+            self.inner.eval()
+        return self
 
     def body(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to the maps of the body."""
@@ -295,17 +304,11 @@ class TrainedBody(Adapted):
         return mid, deep
 
 
-class TunedBody(TrainedBody):
-    """The same whose batch normalisations keep the means and variances of the file."""
-
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as PyTorch has it
-        """Set the mode of adapter and head; the body always normalises as in evaluation."""
-        super().train(mode)
-        self.inner.eval()
-        return self
-
-
-BODIES = {"frozen": Adapted, "trained": TrainedBody, "tuned": TunedBody}
+BODIES: Mapping[str, Callable[..., nn.Module]] = {
+    "frozen": Adapted,
+    "trained": TrainedBody,
+    "tuned": partial(TrainedBody, keeps_statistics=True),
+}
 
 
 def _adapter(channels: int, width: int, norm: str) -> nn.Sequential:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,8 @@ def test_a_question_that_no_process_can_answer_is_an_error() -> None:
     try:
         with pytest.raises(HospitalCrashed, match="cannot be started") as caught:
             ask(os.getpid)
+        dead = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)  # or it is still taken for alive
     finally:
         multiprocessing.set_executable(sys.executable)
     assert "may run Python" in caught.value.fix
