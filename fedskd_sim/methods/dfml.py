@@ -38,8 +38,9 @@ class CycleLearner(CirculatingLearner):
     keys = DFML
     config: DFML
     peak = Kept[nn.Module | None](None)
+    """None until then, and in the round itself, where that is the model at home."""
     peaked = Kept[int](0)
-    """The round after which it was that."""
+    """The round in which it was that."""
 
     @property
     def tested(self) -> nn.Module:
@@ -61,10 +62,10 @@ class CycleLearner(CirculatingLearner):
 
     def _note_peak(self, round_: int) -> None:
         """Keep the model as it is when something first happens in a round after a peak."""
-        before = round_ - 1
-        if before > self.peaked and self.config.is_peak(before):
+        if round_ > self.peaked > 0 and self.peak is None:
             self.peak = self.site.build(self.site.name, snapshot(self.home))
-            self.peaked = before
+        if self.peaked < round_ <= self.config.rounds and self.config.is_peak(round_):
+            self.peak, self.peaked = None, round_
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ RUNS = {
     "d-psgd": (f"{{name: d-psgd, rounds: 2, {COMMON}}}", "{}", HELD_OUT),
     "def-kt": ("{name: def-kt, rounds: 2}", "{}", HELD_OUT),
     "dfml": ("{name: dfml, rounds: 3}", "{}", HELD_OUT),
+    "dfml, at its second peak": ("{name: dfml, rounds: 4}", "{ensemble: true}", ""),
     "ditto": (f"{{name: ditto, rounds: 2, {COMMON}}}", "{}", ""),
     "partial": (f"{{name: partial, rounds: 2, shared: head, {COMMON}}}", "{}", ""),
     "moon": (f"{{name: moon, rounds: 2, {COMMON}}}", "{}", ""),
