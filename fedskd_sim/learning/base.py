@@ -42,10 +42,10 @@ class Session:
     """After a homecoming: the traveller as its session left it, before reconciliation."""
     early: bool = False
     """It ended before its budget was spent. The rest of the budget is not spent later."""
-    training: float = field(default=0.0, compare=False)
-    """Seconds of it that went by in mini-batches, and so grow with the budget; 0: not known."""
     private: Mapping[PrivateNumber, int | float | None] = field(default_factory=dict)
     """Of a private hospital: what the record says of it, see `fedskd_sim.records.Record`."""
+    training: float = field(default=0.0, compare=False)
+    """Seconds of it that went by in mini-batches, and so grow with the budget; 0: not known."""
 
 
 class LearnerState(NamedTuple):

@@ -9,7 +9,7 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fedskd_sim import clock
@@ -145,8 +145,8 @@ class Reporter:
         end = clock.unix()
         place = (self.name, stop.model, stop.round, stop.hop)
         taken = self.device_peak()
-        found = Timing(what, *place, start, end, peak_bytes=self.peak(), device_bytes=taken)  # type: ignore[arg-type]
-        self.ledger.add(replace(found, training=training))
+        more = {"peak_bytes": self.peak(), "device_bytes": taken}
+        self.ledger.add(Timing(what, *place, start, end, **more, training=training))  # type: ignore[arg-type]
         if self.metrics:
             self.metrics.took(what, end - start)
             if taken:
