@@ -145,16 +145,36 @@ def cards_of(scenario: Scenario) -> dict[str, tuple[int, int]]:
     return found
 
 
+VECTOR = 16
+"""So many fp32 numbers are in the widest vector of a CPU."""
+
+
 def lay_out(network: nn.Module, asked: str, device_: str) -> nn.Module:
     """Lay a network of images or volumes out in memory, contiguous or channels_last: as asked, or
-    for ``auto`` by what its layers have kernels for.
+    for ``auto`` by what its layers have kernels for. On a CPU a network stays contiguous whose
+    backward pass in channels_last may write beyond its memory (`_overflows`).
     """
     layers = [*network.modules()]
     without_kernel = any(isinstance(layer, nn.GroupNorm) for layer in layers)
     if asked == "contiguous" or (asked == "auto" and (device_ == "cpu" or without_kernel)):
         return network
+    if device_ == "cpu" and any(_overflows(layer) for layer in layers):
+        return network
     volume = any(isinstance(layer, nn.Conv3d) for layer in layers)
     return network.to(memory_format=torch.channels_last_3d if volume else torch.channels_last)
+
+
+def _overflows(layer: nn.Module) -> bool:
+    """Return whether a layer is a strided 1x1 convolution of fewer channels than a vector of the
+    CPU has numbers. With AVX2 and in channels_last oneDNN 3 writes the gradients of its weights
+    beyond their memory (oneDNN's issue 6035): they are wrong, or the process dies.
+    """
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < VECTOR
+    )
 
 
 def library_versions(device_: str, driver: Path = DRIVER) -> dict[str, str]:

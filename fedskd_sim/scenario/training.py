@@ -168,9 +168,10 @@ class Training(Part):
     ones where there are some. A CPU always computes so."""
     memory_format: LayoutName = "contiguous"
     """How models of images and volumes lie in memory. On a CPU ``channels_last`` was faster for
-    most networks. On a GPU it was slower for networks with GroupNorm, which has no kernel for it.
-    ``auto``: on CUDA ``channels_last`` for networks without GroupNorm, everything else
-    ``contiguous``. What travels is the same."""
+    most networks; those with a strided 1x1 convolution of fewer than 16 channels stay contiguous
+    there, since PyTorch's library may corrupt memory. On a GPU it was slower for networks with
+    GroupNorm, which has no kernel for it. ``auto``: on CUDA ``channels_last`` for networks without
+    GroupNorm, everything else ``contiguous``. What travels is the same."""
     recorded_steps: bool = True
     """On CUDA, the steps of a session are recorded once for a pair of architectures, as CUDA
     graphs, and replayed; where that cannot be, the record says why. The same bytes as without, and

@@ -131,6 +131,22 @@ def test_auto_is_channels_last_where_every_layer_has_a_kernel(
         assert found == (expected == "last")
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "device", "expected"),
+    [("cnn-residual", 4, "cpu", "usual"), ("cnn-residual", 16, "cpu", "last"),
+     ("cnn-residual", 4, "cuda", "last"), ("cnn-plain", 4, "cpu", "last")],
+)  # fmt: skip
+def test_narrow_strided_shortcuts_are_never_channels_last_on_a_cpu(
+    name: str, width: int, device: str, expected: str
+) -> None:
+    """With AVX2 their backward pass writes beyond its memory, whatever was asked for."""
+    made = build(Architecture(name=name, options={"width": width}), ImageShape(3, 16, 2), 1)
+    network: nn.Module = lay_out(made, "channels_last", device)
+    kernels = [weight for weight in network.parameters() if weight.shape[2:] == (3, 3)]
+    found = all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert found == (expected == "last")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_why_there_is_no_card_is_said_with_the_hospital(scenario_file: Callable) -> None:
     """PyTorch's own words, which tell a driver that is missing from one that is too old."""
