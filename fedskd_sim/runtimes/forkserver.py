@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from fedskd_sim.errors import OutputNotWritable
-from fedskd_sim.scenario import Scenario
+from fedskd_sim.scenario import Ham10000, Hospital, MedMnist, Scenario
 
-SMALL = ("cnn-", "roi-", "vit-tiny")
+SMALL = ("roi-", "tab-")
+SMALL_ON_SMALL_IMAGES = ("cnn-", "vit-tiny")
 SMALL_IMAGES = 64
 UNKNOWN = 255
 """What multiprocessing gives as the exit code of a process when the fork server is no longer there
@@ -39,16 +41,35 @@ def modules_for(scenario: Scenario) -> list[str]:
 
     Shapes of small networks are found by computing (`fedskd_sim.learning.networks.models.quick`).
     Others are found with PyTorch's compiler, a second and 140 MB that hospitals had better share;
-    where this guess is wrong, they import it themselves.
+    where this guess is wrong, they import it themselves. Privacy needs it for gradients sample by
+    sample, and takes another second for what accounts for them.
     """
     if not scenario.learns:
         return ["fedskd_sim.runtimes.entry"]
-    small = all(
-        scenario.architecture(hospital.name).name.startswith(SMALL)
-        and getattr(hospital.data, "image_size", SMALL_IMAGES + 1) <= SMALL_IMAGES
-        for hospital in scenario.hospitals
-    )
-    return [*([] if small else ["torch._dynamo"]), "fedskd_sim.runtimes.preload"]
+    private = any(hospital.privacy for hospital in scenario.hospitals)
+    small = all(_is_small(scenario, hospital) for hospital in scenario.hospitals)
+    return [
+        *(["torch._dynamo"] if private or not small else []),
+        *(["dp_accounting.pld.privacy_loss_distribution"] if private else []),
+        "fedskd_sim.runtimes.preload",
+    ]
+
+
+def _is_small(scenario: Scenario, hospital: Hospital) -> bool:
+    """Guess whether the shapes of a hospital's network are found by computing."""
+    small = SMALL + SMALL_ON_SMALL_IMAGES * (_pixels(hospital.data) <= SMALL_IMAGES)
+    return scenario.architecture(hospital.name).name.startswith(small)
+
+
+def _pixels(data: object) -> int:
+    """Guess height and width of images; those of an .npz have 28 unless its name ends in another
+    number.
+    """
+    if isinstance(data, Ham10000 | MedMnist):
+        found = re.search(r"_(\d+)(x\1)?\.npz$", data.file)
+        return int(found[1]) if found else 28
+    size: int = getattr(data, "image_size", getattr(data, "size", SMALL_IMAGES + 1))
+    return size
 
 
 class Undocumented:

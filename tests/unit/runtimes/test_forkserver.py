@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import fedskd_sim
-from fedskd_sim.runtimes.forkserver import Undocumented
+from fedskd_sim import load
+from fedskd_sim.runtimes.forkserver import Undocumented, modules_for
 
 PACKAGE = Path(fedskd_sim.__file__).parent
 NUMBER = (int, type(None))
@@ -125,3 +126,24 @@ def test_a_fork_server_is_where_it_was_asked_for_and_ends_when_let_go(tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["socket", "True None", "True 0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("quickstart", False),
+        ("fedskin-ham10000", False),
+        ("medmnist-dirichlet", False), ("heart", False), ("roi-synthetic", False),
+        ("images-table", False),
+        ("roi-private", True), ("skin-pretrained", True), ("torchvision-classes", True),
+    ],
+)  # fmt: skip
+def test_a_compiler_is_imported_for_whom_it_computes(name: str, *, needed: bool) -> None:
+    """Shapes of large networks, and gradients sample by sample."""
+    assert ("torch._dynamo" in modules_for(load(name).scenario)) == needed
+
+
+def test_the_name_of_a_file_says_how_large_its_images_are() -> None:
+    """As MedMNIST's files of 64 to 224 pixels have it."""
+    large = load("medmnist-dirichlet", "data.file=bloodmnist_224.npz").scenario
+    assert "torch._dynamo" in modules_for(large)
