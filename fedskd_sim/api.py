@@ -35,6 +35,7 @@ from fedskd_sim.scenario import Loaded, Scenario, examine, find
 if TYPE_CHECKING:
     from fedskd_sim.observe.events import Logged
     from fedskd_sim.operate.canary import Findings
+    from fedskd_sim.operate.comparison import ComparedRuns
     from fedskd_sim.operate.execution import Attendant, Cluster
     from fedskd_sim.results.comparison.work import RunResult
     from fedskd_sim.runtimes.base import Runtime
@@ -116,7 +117,7 @@ def launch(
 
     runtime = execution.runtime_of(on, cluster or execution.HERE)
     with _APART:
-        given = _with_code(scenario, code, on) if code else _given(scenario)
+        given = _given(scenario, code, on)
         loaded = execution.check(given, on, runtime, _path(data))
         _warn(loaded.scenario, runtime, on)
         order = execution.make_order(loaded, on, _path(out), _path(data))
@@ -173,6 +174,7 @@ def try_out(
     on: str = "processes",
     out: str | Path | None = None,
     data: str | Path | None = None,
+    code: Sequence[Any] = (),
 ) -> Findings:
     """Make a short run of a scenario, and forecast the whole run from it, as
     ``launch --canary-only`` does. It has two rounds of a few batches, with every model at every
@@ -183,6 +185,7 @@ def try_out(
         on: ``processes`` or ``memory``.
         out: the folder of the short run, new or empty; None makes one in ``runs``.
         data: the folder with data files; None takes that of FEDSKD_DATA.
+        code: classes and functions of your own, as for `launch`.
 
     Returns:
         A forecast of the whole run, with ``.usual``, ``.at_least`` and ``.at_most`` in seconds,
@@ -199,7 +202,8 @@ def try_out(
         raise InvalidValue("a short run is not for a cluster", fix="try it out on 'processes'")
     runtime = execution.runtime_of(on)
     with _APART:
-        loaded = execution.check(_given(scenario), on, runtime, _path(data))
+        given = _given(scenario, code, on)
+        loaded = execution.check(given, on, runtime, _path(data))
         called = f"fedskd_sim.try_out({loaded.scenario.name!r}, on={on!r})"
         return canary.try_out(loaded, on, runtime, data=_path(data), out=_path(out), called=called)
 
@@ -236,6 +240,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     control: str = "",
     out: str | Path | None = None,
     data: str | Path | None = None,
+    code: Sequence[Any] = (),
     jobs: int | None = None,
     anyway: bool = False,
     watch: Callable[[RunResult], object] | None = None,
@@ -244,14 +249,15 @@ def compare(  # noqa: PLR0913 - each is an option of the command
 
     Args:
         scenario: a file, a name, or what `load` returned.
-        algorithms: built-in ones, variants and ``grid``, in a list or a text with commas.
+        algorithms: of the program or of ``code``, variants, ``grid``; a list or a text with commas.
         seeds: how many runs per method: with the scenario's seed and the next ones.
         control: compare the others with it; empty for ``circulation``, or else the first one.
         out: the folder; None for ``runs/compare-NAME``, of a grid ``runs/grid-NAME``.
         data: the folder with data files; None takes that of FEDSKD_DATA.
-        jobs: how many runs side by side; None for as many as there are cores for.
+        code: classes and functions as for `launch`, defined in files: each run is a process.
+        jobs: runs side by side; None for as many as there are cores for.
         anyway: accept finished runs of other code or data; the tables say so.
-        watch: is called with the result of every run that has ended; None: nothing is.
+        watch: is called with the result of every run that has ended.
 
     Raises:
         FedskdError: the comparison cannot be made, or the error of the first run that failed.
@@ -259,15 +265,22 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     """
     from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something
 
-    wanted = comparison.CompareRequest(_labels(algorithms), seeds, control, _path(data))
     with _APART:
-        plan = comparison.plan(_given(scenario), wanted)
+        wanted = comparison.CompareRequest(_labels(algorithms), seeds, control, _path(data))
+        plan = comparison.plan(_given(scenario, code), wanted)
         _warn(plan.loaded.scenario)
         shop = plan.workshop(_path(out), jobs, anyway=anyway)
         found = comparison.carry_out(plan, shop, watch or (lambda _: None))
+        return _compared(shop.out, found)
+
+
+def _compared(folder: Path, found: ComparedRuns) -> Comparison:
+    """Return what came of the runs; raises the error of the first one that failed."""
+    from fedskd_sim.operate import comparison  # noqa: PLC0415 - imported by who runs something
+
     if failed := comparison.failure(found.ended):
         raise failed
-    return Comparison(shop.out, found.text, found.plain)
+    return Comparison(folder, found.text, found.plain)
 
 
 def _labels(algorithms: Sequence[str] | str) -> list[str]:
@@ -325,7 +338,11 @@ def _name(scenario: str | Path | Loaded) -> str:
     return scenario.scenario.name if isinstance(scenario, Loaded) else str(scenario)
 
 
-def _given(scenario: str | Path | Loaded) -> Path | Loaded:
+def _given(
+    scenario: str | Path | Loaded, code: Sequence[Any] = (), on: str = "processes"
+) -> Path | Loaded:
+    if code:
+        return _with_code(scenario, code, on)
     return scenario if isinstance(scenario, Loaded) else Path(scenario).expanduser()
 
 

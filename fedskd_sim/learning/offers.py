@@ -217,11 +217,11 @@ def code_of(things: Sequence[Any], *, as_files: bool) -> OwnCode:
         file = Path(getattr(module, "__file__", None) or "")
         if thing.__module__ == "__main__" and file.is_file():
             text = f"{thing.__name__} stands in {file.name}, and a program that is run is no module"
-            fix = "put it into a file of its own that this one imports, or launch it on 'memory'"
+            fix = "put it into a file that this one imports; only a launch on 'memory' does without"
             raise InvalidValue(text, fix=fix)
         if thing.__module__ == "__main__" or "." in thing.__module__ or not file.is_file():
             text = f"{thing.__name__} stands in no module that hospitals can import"
-            fix = "write it into a file, import it from there, or launch it on 'memory'"
+            fix = "write it into a file and import it; only a launch on 'memory' does without"
             raise InvalidValue(text, fix=fix)
         files[file.name] = file.read_bytes()
     return OwnCode(files, str(file.parent))

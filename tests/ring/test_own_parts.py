@@ -4,6 +4,7 @@ same bytes in memory, as processes, killed, and resumed; and nobody else's code 
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -41,15 +42,11 @@ def left(run: Run) -> dict[str, bytes]:
     return {str(file.relative_to(run.folder)): file.read_bytes() for file in files}
 
 
-FAULTS = ["", "{hospital: bonn, what: kill, round: 1, hop: 1}"]
-FAULTS += ["{hospital: calw, what: kill, round: 2, hop: 1}"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
-def test_processes_leave_the_same_bytes(reference: Run, fault: str, tmp_path: Path) -> None:
-    """Also where a hospital dies and another life of it imports the code anew."""
-    loaded = load("own", *([f"faults=[{fault}]"] if fault else []))
+def test_processes_leave_the_same_bytes(reference: Run, tmp_path: Path) -> None:
+    """Also where hospitals die and another life of each imports the code anew."""
+    first = "{hospital: bonn, what: kill, round: 1, hop: 1}"
+    loaded = load("own", f"faults=[{first}, {{hospital: calw, what: kill, round: 2, hop: 1}}]")
     run = launch(loaded, on="processes", out=tmp_path / "run")
     assert left(run) == left(reference)
     assert (run.folder / "code" / "own_parts.py").read_bytes() == (
@@ -252,8 +249,10 @@ def test_the_manuals_methods_die_and_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_methods_are_compared(tmp_path: Path) -> None:
-    """By their name and as variants, with the code beside every run."""
+def test_own_methods_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their name and as variants, with the code beside every run; and classes of an imported
+    module are the same code as the file that a scenario names.
+    """
     place = begin("mine", "own", tmp_path)
     text = place.read_text(encoding="utf-8")
     hot = "  hot: {algorithm: {name: my-def-kt, temperature: 5.0}}\n"
@@ -262,3 +261,11 @@ def test_own_methods_are_compared(tmp_path: Path) -> None:
     found = compare(place, labels, seeds=2, control="my-def-kt", out=tmp_path / "compared")
     assert {one["method"] for one in found.differences} == {"hot"}
     assert "my-def-kt" in found.text
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = importlib.import_module("own_parts")
+    place.write_text(text.replace("code: ", "# code: ").replace("  turned:", f"{hot}  turned:"))
+    code, seen = [parts.TwoLayers, parts.discs, parts.focal, parts.DefKT], list[bool]()
+    known = {"control": "my-def-kt", "out": found.folder, "code": code}
+    again = compare(place, labels, seeds=2, **known, watch=lambda one: seen.append(one.fresh))
+    assert seen == [False] * 4
+    assert again.text == found.text
