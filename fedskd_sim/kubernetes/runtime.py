@@ -205,7 +205,6 @@ class KubernetesRuntime:
     reach: Reach = field(init=False)
     _installed: bool = False
     _holds: bool = False
-    """The release is left to itself, or has what has not been found whole here."""
     _owes: bool = False
     """Its hospitals may have what was not fetched."""
     remark: ClassVar = ""
@@ -371,6 +370,11 @@ class KubernetesRuntime:
         location.note(self._order.folder, replace(self.place, collected=True))
         if self.keep:
             self._folders().let_go(self._order.loaded.scenario.names)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the release was left to itself, or has what has not been found whole here."""
+        return self._holds
 
     def stop(self) -> None:
         """Remove the release, unless it was to be kept, or holds what may not be whole here."""

@@ -26,7 +26,7 @@ from fedskd_sim.errors import CanaryFailed, FedskdError
 from fedskd_sim.observe import outcome
 from fedskd_sim.observe.words import amount, duration, short_path
 from fedskd_sim.operate.checks import Slowly, asker, of_code
-from fedskd_sim.operate.execution import make_order
+from fedskd_sim.operate.execution import make_order, say_held
 from fedskd_sim.privacy.accountant import forecasts
 from fedskd_sim.records import Record, Timing
 from fedskd_sim.records.files import read_counts, read_records, read_timings
@@ -83,9 +83,7 @@ def size_of(folder: Path) -> int:
 
 
 class MeasuredPart(NamedTuple):
-    """One hospital: seconds of a session of the whole run, and the most memory it has had, of the
-    machine and of a card.
-    """
+    """A hospital: seconds of a whole run's session; its most memory, of machine and card."""
 
     name: str
     session: float
@@ -413,6 +411,7 @@ def _carry_out(runtime: Runtime, order: Order, gauge: Gauge, called: str) -> Non
     except BaseException as error:
         with suppress(FedskdError):  # nothing here may hide what ended it
             outcome.note(order.folder, outcome.finish(begun, error))
+        say_held(runtime, order, error)
         error.add_note(f"canary: not good; its folder is {short_path(order.folder)}")
         raise
     finally:

@@ -345,7 +345,10 @@ def failure(ended: Sequence[RunResult], on: str = "memory") -> FedskdError | Non
     lines = failed[0].words.splitlines()
     words = [line.partition("error: ")[2] for line in lines if line.startswith("error: ")]
     what = words[0] if words else failed[0].words
-    fix = f"'fedskd-sim launch {short_path(failed[0].folder)}.yaml --on {on}' repeats it"
+    place = short_path(failed[0].folder)
+    fix = f"'fedskd-sim launch {place}.yaml --on {on}' repeats it"
+    if on == "kubernetes":
+        fix += f"; 'fedskd-sim stop {place}' gives up what the cluster may still have of it"
     text = f"{len(failed)} of {len(ended)} runs failed, the first with: {what}"
     return rebuilt(failed[0].code, text, fix=fix)
 

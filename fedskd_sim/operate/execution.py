@@ -205,6 +205,8 @@ def follow(
     except BaseException as error:
         if _is_left(runtime, error, attendant):
             return None
+        if isinstance(error, KeyboardInterrupt):
+            say_held(runtime, order, error)
         _report_so_far(order, begun, error, attendant)
         raise
     finally:
@@ -289,16 +291,21 @@ def _prove(runtime: Runtime, order: Order) -> str:
         loaded = order.loaded
         proof = prove(order.folder, loaded.scenario, order.data, runtime, loaded.code)
     except FedskdError as error:
-        if isinstance(runtime, Detachable):
-            run = short_path(order.folder)
-            error.add_note(
-                f"nothing was removed from the cluster: 'fedskd-sim collect {run}' fetches it "
-                f"again, 'fedskd-sim stop {run}' gives it up"
-            )
+        say_held(runtime, order, error)
         raise
     if isinstance(runtime, Detachable):
         runtime.accept()
     return proof
+
+
+def say_held(runtime: Runtime, order: Order, error: BaseException) -> None:
+    """Say it where a run has ended in a cluster that still has what it has left."""
+    if isinstance(runtime, Detachable) and runtime.holds:
+        run = short_path(order.folder)
+        error.add_note(
+            f"nothing was removed from the cluster: 'fedskd-sim collect {run}' fetches it "
+            f"again, 'fedskd-sim stop {run}' gives it up"
+        )
 
 
 def _is_left(runtime: Runtime, error: BaseException, attendant: Attendant) -> bool:

@@ -90,6 +90,10 @@ class Detachable(Protocol):
     run folder by itself while it follows a run, and gives nothing up before `accept`.
     """
 
+    @property
+    def holds(self) -> bool:
+        """Whether the cluster has what has not been found whole here: `stop` does nothing then."""
+
     def detach(self) -> None:
         """Leave the run to itself: `stop` does nothing then."""
 

@@ -190,7 +190,11 @@ class Workshop:
                     for future in ended:
                         done(future.result())
                         yield future.result()
-            except BaseException:
+            except BaseException as error:
+                if self.rings:
+                    error.add_note(
+                        "rings that had ended keep what has not come home; the same command goes on"
+                    )
                 self.stopped.set()
                 for future in waiting:
                     future.cancel()
@@ -265,23 +269,17 @@ def _same(file: Path, task: PlannedRun) -> bool:
 
 
 def finished(folder: Path) -> bool:
-    """Return whether a run folder holds a complete run, or one that ended well without hospitals
-    that it lost.
+    """Return whether a run folder holds a report of a run that ended well, with all hospitals or
+    without those that it lost. One that was stopped or failed after its last record is not
+    finished: its weights may be elsewhere, and nothing was proven. One of which nobody has noted
+    how it ended counts if it is complete.
     """
     try:
         whole = json.loads((folder / "report.json").read_text(encoding="utf-8"))["complete"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return whole is True or (whole is False and ended_well(folder))
-
-
-def ended_well(folder: Path) -> bool:
-    """Return whether a run says of itself that it ended well."""
-    try:
         how = outcome.read(folder)
-    except FedskdError:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, FedskdError):
         return False
-    return how is not None and how.state == "ended well"
+    return whole is True if how is None else how.state == "ended well"
 
 
 def cores(task: PlannedRun) -> int:

@@ -14,6 +14,7 @@ from test_report import folder, story
 from fedskd_sim.api import load
 from fedskd_sim.cli import main
 from fedskd_sim.errors import FedskdError, InvalidValue, RunUnreadable
+from fedskd_sim.observe.outcome import Outcome, note
 from fedskd_sim.records import Measure
 from fedskd_sim.results.comparison.earlier import compare_runs
 
@@ -116,6 +117,20 @@ def test_a_run_that_has_not_finished_is_refused(tmp_path: Path) -> None:
         with pytest.raises(kind, match=words):
             compare_runs(given, control)
     (runs[1] / "report.json").unlink()
+    with pytest.raises(RunUnreadable, match="has not finished"):
+        compare_runs(runs)
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "going", "ended well"])
+def test_a_complete_report_is_not_yet_a_run_that_ended_well(tmp_path: Path, state: str) -> None:
+    """A run that was stopped or failed after its last record, in a cluster with its weights still
+    there, is not taken for one that was proven.
+    """
+    runs = pair(tmp_path, (1,))
+    note(runs[1], Outcome(state, 1.0))  # type: ignore[arg-type]
+    if state == "ended well":
+        assert len(compare_runs(runs).folders) == len(runs)
+        return
     with pytest.raises(RunUnreadable, match="has not finished"):
         compare_runs(runs)
 
