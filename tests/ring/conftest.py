@@ -80,6 +80,8 @@ def begun(
         custody: str = "{}",
         acknowledgement: int = 300,
         held: tuple[str, ...] = HELD,
+        *,
+        page: bool = False,
         **kwargs: object,
     ) -> tuple[subprocess.Popen, Path]:
         given = {
@@ -101,6 +103,7 @@ def begun(
         (tmp_path / "held").write_text(json.dumps(points), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(DEADLY), "DEATHS": str(tmp_path / "held")}
         command = [sys.executable, "-m", "fedskd_sim", "launch", str(path), "--out", str(out)]
+        command += [] if page else ["--no-page"]  # drawing it takes a second
         heard = signal.getsignal(signal.SIGINT)
         signal.signal(
             signal.SIGINT, signal.default_int_handler
@@ -130,8 +133,9 @@ def program() -> Iterator[Callable[..., subprocess.Popen]]:
     """
     launched: list[subprocess.Popen] = []
 
-    def begin(verb: str, *arguments: object) -> subprocess.Popen:
+    def begin(verb: str, *arguments: object, page: bool = False) -> subprocess.Popen:
         command = [sys.executable, "-m", "fedskd_sim", verb, *map(str, arguments)]
+        command += ["--no-page"] if verb == "launch" and not page else []
         pipe = subprocess.PIPE
         launched.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
         return launched[-1]

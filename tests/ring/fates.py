@@ -96,7 +96,7 @@ def fated(path: Path, out: Path, deaths: list[Death]) -> list[str]:
     plan = path.with_suffix(".deaths")
     plan.write_text(json.dumps(deaths), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(DEADLY), "DEATHS": str(plan)}
-    done = called(environment, "launch", path, "--out", out)
+    done = called(environment, "launch", path, "--no-page", "--out", out)
     for _ in deaths:
         if done.returncode != OutputNotWritable.exit_code:
             break

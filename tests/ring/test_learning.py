@@ -60,17 +60,18 @@ def lines(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(kept)}
 
 
-def test_memory_and_processes_give_identical_records_and_weights_twice(
+def test_memory_processes_and_links_give_identical_records_and_weights(
     scenario_file: Callable, run: Callable
 ) -> None:
-    """The same scenario gives the same bytes in memory and as processes, and when it is run
-    again.
+    """The same scenario gives the same bytes in memory and, as often as it is run, as processes,
+    over Unix sockets and over encrypted TCP.
     """
     path = scenario_file(text())
-    first = lines(run(path, "processes"))
+    first = lines(run(path, "memory"))
     assert len(first) == 6
-    assert lines(run(path, "memory")) == first
-    assert lines(run(path, "processes")) == first
+    for transport in ("ipc", "tcp"):
+        linked = scenario_file(text() + f"network: {{transport: {transport}}}\n")
+        assert lines(run(linked, "processes")) == first
 
 
 def test_another_seed_gives_other_records(scenario_file: Callable, run: Callable) -> None:
@@ -78,15 +79,6 @@ def test_another_seed_gives_other_records(scenario_file: Callable, run: Callable
     first = lines(run(scenario_file(text())))
     second = lines(run(scenario_file(text(number=4))))
     assert all(first[name] != second[name] for name in first)
-
-
-@pytest.mark.parametrize("transport", ["ipc", "tcp"])
-def test_the_link_does_not_change_the_result(
-    transport: str, scenario_file: Callable, run: Callable
-) -> None:
-    """Unix sockets and encrypted TCP give the bytes of the memory run."""
-    path = scenario_file(text(rounds=1) + f"network: {{transport: {transport}}}\n")
-    assert lines(run(path, "processes")) == lines(run(path, "memory"))
 
 
 def circulation(scenario: Scenario) -> dict[str, dict[str, torch.Tensor]]:

@@ -159,7 +159,7 @@ def test_killing_the_controller_after_the_start_does_not_stop_the_models(started
     """With the controller gone the run finishes with every record, every hospital's last
     metrics, and exit code 0; while it goes on and afterwards it is said who died and how.
     """
-    process, out = started()
+    process, out = started(page=True)
     os.kill(hospitals_of(out)["controller"], signal.SIGKILL)
     until(lambda: process.poll() is not None or [*events(out, "controller", "controller_died")])
     assert "the controller died by signal 9 (SIGKILL)" in status(out)

@@ -119,7 +119,7 @@ def test_the_page_of_a_run_answers_a_browser(
     """
     names = ", ".join(f"{{name: {name}, architecture: buffer}}" for name in "abc")
     file = scenario_file(f"name: shown\nhospitals: [{names}]\nalgorithm: {{name: placebo}}\n")
-    launched = program("launch", file, "--on", "memory", "--out", tmp_path / "out")
+    launched = program("launch", file, "--on", "memory", "--out", tmp_path / "out", page=True)
     assert launched.wait(PATIENCE_S) == 0, launched.stderr.read()
     with browser(tmp_path / "profile") as page:
         page.open((tmp_path / "out" / "report.html").as_uri())
