@@ -58,10 +58,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Give two processes more than there are processors, and two more where there is a cluster:
-    tests of runs in real time and in pods mostly wait.
+    """Give a process more than there are processors, and two more where there is a cluster: tests
+    of runs in real time and in pods mostly wait.
     """
-    return len(os.sched_getaffinity(0)) + 2 + 2 * bool(os.environ.get("FEDSKD_TEST_CLUSTER"))
+    return len(os.sched_getaffinity(0)) + 1 + 2 * bool(os.environ.get("FEDSKD_TEST_CLUSTER"))
 
 
 class ByRoom(LoadScopeScheduling):
@@ -131,7 +131,7 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own, as a user does."""
 
     def call(
-        *arguments: object, timeout: float = 300, **options: object
+        *arguments: object, timeout: float = 900, **options: object
     ) -> subprocess.CompletedProcess[str]:
         command = [
             shutil.which("fedskd-sim", path=str(Path(sys.executable).parent)) or "fedskd-sim",

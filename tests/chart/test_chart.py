@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=300, check=False
+        [*map(str, command)], capture_output=True, text=True, timeout=900, check=False
     )
 
 

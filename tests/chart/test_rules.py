@@ -50,7 +50,7 @@ def yaml(path: Path) -> Any:
 
 def promtool(*arguments: object) -> None:
     done = subprocess.run(
-        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -260,7 +260,7 @@ def test_the_chart_hands_both_on_as_they_are() -> None:
         f"--set=metrics.{part}.enabled=true" for part in ("rules", "dashboard", "podMonitor")
     ]
     command = ["helm", "template", "r", str(CHART), f"--set-file=scenario={SCENARIO}", *switches]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     bodies = [body for body in YAML(typ="safe", pure=True).load_all(done.stdout) if body]
     boards = [
@@ -292,7 +292,7 @@ def test_the_test_cluster_loads_the_charts_files(folder: str, file: Path) -> Non
         ["kubectl", "kustomize", str(ROOT / folder)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,10 @@ HOSPITAL = "fedskd.io/hospital"
 IMAGES = {name: {"tag": TAG} for name in ("controller", "hospital")}
 KEPT = {"custody": {"claim": "kept-{hospital}"}}
 """Settings of three hospitals on the claims of the fixture."""
-PATIENCE_S = 180
+PATIENCE_S = 600
 """How long anything may take that comes by itself: many times what it takes on a quiet machine."""
+COMMAND_S = 900
+"""How long a command may take, which may be a run."""
 LOOK_S = 0.3
 GROUPS = {"jobs": "/apis/batch/v1"}
 """Where the API server has kinds that are not of its core."""
@@ -48,23 +51,27 @@ Object = dict[str, Any]
 Result = TypeVar("Result")
 
 
-def call(
-    *command: object, given: str = "", timeout: float = PATIENCE_S
-) -> subprocess.CompletedProcess[str]:
+def call(*command: object, given: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
         [*map(str, command)],
         input=given,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=COMMAND_S,
         check=False,
+        **options,
     )
 
 
-def kubectl(*arguments: object, given: str = "", timeout: float = PATIENCE_S) -> str:
+def cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user does, to its end."""
+    return call(sys.executable, "-m", "fedskd_sim", *arguments, **options)
+
+
+def kubectl(*arguments: object, given: str = "") -> str:
     """Return what kubectl prints; AssertionError if it refuses."""
-    done = call("kubectl", *arguments, given=given, timeout=timeout)
+    done = call("kubectl", *arguments, given=given)
     assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
     return done.stdout
 
@@ -102,17 +109,17 @@ def read(path: str, **query: str) -> str:
     return until(f"answer to {path}", look)[0]
 
 
-def until(what: str, look: Callable[[], Result], seconds: float = PATIENCE_S) -> Result:
+def until(what: str, look: Callable[[], Result]) -> Result:
     """Look again and again until there is something; TimeoutError says what there was not. The last
     look begins when the time is over, however long the machine has stood still before.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         late = time.monotonic() > deadline
         if found := look():
             return found
         if late:
-            raise TimeoutError(f"no {what} within {seconds:g} s")
+            raise TimeoutError(f"no {what} within {PATIENCE_S} s")
         time.sleep(LOOK_S)
 
 
@@ -195,7 +202,7 @@ def stands_still(pod: Object) -> Iterator[None]:
 def placebo(
     size: int = 3,
     gpus: int = 0,
-    hop: float = 30,
+    hop: float = 300,
     faults: Sequence[Mapping[str, object]] = (),
     **algorithm: object,
 ) -> str:
@@ -211,7 +218,7 @@ def placebo(
         for index in range(size)
     ]
     timeouts = {
-        "register": 60,
+        "register": 300,
         "hop": hop,
         "acknowledgement": 300,
         "retry": 1,
@@ -453,11 +460,9 @@ class Run:
             if event["event"] == name and wanted.items() <= event.items()
         ]
 
-    def heard(self, name: str, seconds: float = PATIENCE_S, **wanted: object) -> Object:
+    def heard(self, name: str, **wanted: object) -> Object:
         """Wait for an event in the controller's log."""
-        return until(f"event {name} {wanted or ''}", lambda: self.events(name, **wanted), seconds)[
-            0
-        ]
+        return until(f"event {name} {wanted or ''}", lambda: self.events(name, **wanted))[0]
 
     def reached(self, round_: int, **wanted: object) -> None:
         """Wait for a step of a round, or of one after it: a controller that comes later does not
@@ -469,9 +474,9 @@ class Run:
 
         until(f"round {round_} {wanted or ''}", there)
 
-    def code(self, seconds: float = PATIENCE_S) -> int:
+    def code(self) -> int:
         """Wait until the controller's Job has ended, and give the exit code of its last pod."""
-        until("end of the run", self._over, seconds)
+        until("end of the run", self._over)
         states = [
             status["state"]
             for pod in self.controllers()

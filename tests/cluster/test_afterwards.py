@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bed import CHART, IMAGES, INSTANCE, PATIENCE_S, Bed, call, kubectl, placebo, until
+from bed import CHART, COMMAND_S, IMAGES, INSTANCE, Bed, call, kubectl, placebo, until
 
-RING = placebo(3, session_seconds=1.0, rounds=2)
+RING = placebo(3, session_seconds=1.0, rounds=4)
 
 
 def test_a_ring_that_has_lost_a_hospital_begins_anew(bed: Bed, tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_ring_that_has_lost_a_hospital_begins_anew(bed: Bed, tmp_path: Path) -
         until("records of the first try", began)
         (pod,) = bed.items("pods", f"{INSTANCE}=anew,fedskd.io/hospital=h1")
         bed.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-        said, errors = process.communicate(timeout=PATIENCE_S * 2)
+        said, errors = process.communicate(timeout=COMMAND_S)
     assert process.returncode == 0, said + errors
     assert "the run begins anew, restart 1 of 1: 'h1' failed" in said
     assert "verified: whole" in said

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bed import IMAGES, INSTANCE, PATIENCE_S, Bed, at_once, until
+from bed import COMMAND_S, IMAGES, INSTANCE, Bed, at_once, cli, until
 
 from fedskd_sim.exits import INTERRUPTED
 from fedskd_sim.kubernetes.job_annotations import VERDICT
@@ -45,12 +45,6 @@ SEEDS = 3
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=400, check=False
-    )
 
 
 def values_of(folder: Path) -> str:
@@ -114,7 +108,7 @@ def test_an_interrupted_comparison_goes_on(bed: Bed, tmp_path: Path) -> None:
         while ": done" not in next(said):
             pass
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE_S)
+        _, errors = process.communicate(timeout=COMMAND_S)
     assert process.returncode == INTERRUPTED, errors
     until("end of all rings", lambda: not at_work(bed))
     done = cli(*asked)

@@ -5,13 +5,12 @@ the launching machine.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bed import IMAGES, Bed, Run, call, placebo, until
+from bed import IMAGES, Bed, Run, call, cli, placebo, until
 
 LOOK = (
     "import os, pathlib; print(sorted(os.listdir('/data'))); print(os.access('/data', os.W_OK)); "
@@ -64,12 +63,12 @@ def test_a_hospital_sees_only_its_own_data_and_cannot_write_it(bed: Bed) -> None
 
 def test_data_that_does_not_come_ends_the_run(bed: Bed) -> None:
     """An init container that fails is told with its exit code; the run ends with an error
-    instead of waiting for ever.
+    instead of waiting for ever: at its third failed pod, or at the deadline if that is first.
     """
     data = {"fetch": {"command": ["python", "-c", "raise SystemExit(21)"]}}
-    run = bed.install(placebo(2), overrides={"h1": {"data": data}}, startupSeconds=20)
+    run = bed.install(placebo(2), overrides={"h1": {"data": data}}, startupSeconds=60)
     until("the failed pod in the log", lambda: run.events("pod", hospital="h1", standing="failed"))
-    assert run.code() == 44
+    assert run.code() in (41, 44)
     assert "h1" in run.said()
 
 
@@ -94,9 +93,9 @@ def table(folder: Path, shift: int) -> None:
     (folder / "patients.csv").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def cli(*arguments: object) -> str:
+def well(*arguments: object) -> str:
     """Call the program; gives what it says, and asserts that it ends well."""
-    done = call(sys.executable, "-m", "fedskd_sim", *arguments, timeout=400)
+    done = cli(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -138,7 +137,7 @@ def test_a_claim_without_room_for_a_part_is_refused(bed: Bed, tmp_path: Path) ->
     small["spec"]["resources"]["requests"]["storage"] = "100"
     bed.kubectl("create", "-f", "-", given=json.dumps(small))
     push = ("data", "push", scenario, "--data", tmp_path, "-n", bed.namespace, "--values", values)
-    done = call(sys.executable, "-m", "fedskd_sim", *push, timeout=400)
+    done = cli(*push)
     assert done.returncode == 32, done.stdout + done.stderr
     assert "the claim 'small-north' has 100, and the part " in done.stderr
 
@@ -156,27 +155,27 @@ def test_a_folder_becomes_a_ring_of_pods_with_their_own_patients(bed: Bed, tmp_p
     values.write_text(json.dumps(given), "utf-8")
     place = ("-n", bed.namespace, "--values", values)
     push = ("data", "push", scenario, "--data", tmp_path, *place)
-    assert [line.rpartition(", ")[2] for line in cli(*push).splitlines()] == ["new", "new"]
-    assert cli(*push).count("there already") == 2
+    assert [line.rpartition(", ")[2] for line in well(*push).splitlines()] == ["new", "new"]
+    assert well(*push).count("there already") == 2
     there, here = tmp_path / "there", tmp_path / "here"
-    cli("launch", scenario, "--on", "kubernetes", *place, "--out", there)
-    cli("launch", scenario, "--on", "memory", "--data", tmp_path, "--out", here)
+    well("launch", scenario, "--on", "kubernetes", *place, "--out", there)
+    well("launch", scenario, "--on", "memory", "--data", tmp_path, "--out", here)
     files = [file.relative_to(here) for kind in KINDS for file in (here / kind).iterdir()]
     assert len(files) == 2 * len(KINDS)
     for file in files:
         assert (there / file).read_bytes() == (here / file).read_bytes(), file
     table(tmp_path, 40)
-    assert cli(*push).count("replaced") == 2
+    assert well(*push).count("replaced") == 2
     other = tmp_path / "other.yaml"
     other.write_text(PATIENTS.replace("dose: [1, 1]", "dose: [2, 1]"), "utf-8")
     refused = ("data", "push", other, "--data", tmp_path, *place)
-    done = call(sys.executable, "-m", "fedskd_sim", *refused, timeout=400)
+    done = cli(*refused)
     assert done.returncode == 32, done.stdout + done.stderr
     assert "--replace" in done.stderr
     with mounting(bed, "data-north") as reader:
-        done = call(sys.executable, "-m", "fedskd_sim", *refused, "--replace", timeout=400)
+        done = cli(*refused, "--replace")
         assert (done.returncode, "its Job is " + reader in done.stderr) == (32, True), done.stderr
-    assert "on claim data-north, replaced" in cli(*refused, "--replace")
+    assert "on claim data-north, replaced" in well(*refused, "--replace")
     told = bed.probe(SHOW, claim="data-north")
     assert "n-0" in told
     assert "s-" not in told

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import yaml
 from bed import (
+    COMMAND_S,
     INSTANCE,
     KEPT,
-    PATIENCE_S,
     SCENARIOS,
     Bed,
     Run,
     at_once,
     call,
+    cli,
     placebo,
     rotate_log,
     until,
@@ -42,12 +43,6 @@ LESS = ("algorithm.rounds=1", "training.epochs=1", "training.warmup_epochs=1")
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-
-
-def cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=400, check=False, **options
-    )
 
 
 @pytest.fixture
@@ -117,7 +112,7 @@ def test_a_detached_run_can_be_read_and_collected(bed: Bed, values: Path, tmp_pa
     it.
     """
     folder, scenario = tmp_path / "run", tmp_path / "slow.yaml"
-    scenario.write_text(placebo(rounds=5, session_seconds=2.0), encoding="utf-8")
+    scenario.write_text(placebo(rounds=8, session_seconds=2.0), encoding="utf-8")
     detach(bed, scenario, values, folder)
     assert "incomplete" in cli("report", folder).stdout
     collected = cli("collect", folder)
@@ -238,7 +233,7 @@ def test_an_interrupted_launcher_without_a_terminal_stops_the_run(
             ),
         )
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_S) == 130
+        assert process.wait(COMMAND_S) == 130
     assert not [item for item in leftovers(bed) if item["kind"] != "Pod"]
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bed import HOSPITAL, INSTANCE, Bed, placebo, stands_still, until
+from bed import HOSPITAL, INSTANCE, Bed, cli, placebo, stands_still, until
 
 from fedskd_sim.records import Record
 from fedskd_sim.records.files import read_records
@@ -26,11 +24,6 @@ LITTLE = (
 LONG = pytest.mark.skipif(
     not os.environ.get("FEDSKD_TEST_LONG"), reason="FEDSKD_TEST_LONG is not set"
 )
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
 def lossy(
@@ -52,7 +45,7 @@ def test_a_launched_run_goes_on_without_a_hospital(bed: Bed, tmp_path: Path) -> 
     do in simulated time, all models are tested, and nothing is left in the namespace.
     """
     file, values = tmp_path / "lossy.yaml", tmp_path / "values.yaml"
-    file.write_text(lossy({"name": "skip", "after": 15}, "leave"), encoding="utf-8")
+    file.write_text(lossy({"name": "skip", "after": 20}, "leave"), encoding="utf-8")
     values.write_text(LITTLE, encoding="utf-8")
     where = ("--on", "kubernetes", "-n", bed.namespace, "--values", values)
     there = cli("launch", file, *where, "--out", tmp_path / "there")
@@ -111,11 +104,11 @@ def test_whoever_is_lost_however_the_run_ends_well(bed: Bed, tmp_path: Path) -> 
     """With skip one fails by itself, one finds no node, one stands still; the ring goes on without
     each, says so, and neither `status` nor `helm test` takes the run for a failed one.
     """
-    policy = {"name": "skip", "after": 10}
+    policy = {"name": "skip", "after": 20}
     runs = {
         "fails": bed.install(lossy(policy, "full_disk")),
         "finds no node": bed.install(lossy(policy), overrides=NEVER, unschedulableSeconds=1),
-        "stands still": bed.install(lossy(policy, rounds=4, seconds=1)),
+        "stands still": bed.install(lossy(policy, rounds=8, seconds=1)),
     }
     still = runs["stands still"]
     still.heard("progress", hospital="h1", round=1)
@@ -144,12 +137,12 @@ def test_whoever_is_lost_however_the_run_ends_well(bed: Bed, tmp_path: Path) -> 
 
 def test_with_abort_the_first_loss_ends_the_run(bed: Bed) -> None:
     """One that stands still ends it with 48, one whose pod dies with 41, each by its name."""
-    policy = {"name": "abort", "after": 10}
+    policy = {"name": "abort", "after": 20}
     still, dead = (bed.install(lossy(policy, what, rounds=30, seconds=1)) for what in ("", "leave"))
     still.heard("progress", hospital="h1", round=1)
     with stands_still(still.pod("h1")):
         assert still.code() == 48
-    assert "nothing was heard of 'h1' for 10 s" in still.said()
+    assert "nothing was heard of 'h1' for 20 s" in still.said()
     assert dead.code() == 41
     assert "h1" in dead.said()
 
@@ -159,7 +152,7 @@ def test_a_controller_that_comes_later_knows_who_is_lost(bed: Bed) -> None:
     """The controller's pod is deleted after a loss; the next one goes on with those that are left,
     and declares nobody a second time.
     """
-    run = bed.install(lossy({"name": "skip", "after": 10}, "leave", rounds=12, seconds=0.5))
+    run = bed.install(lossy({"name": "skip", "after": 20}, "leave", rounds=12, seconds=0.5))
     run.heard("lost")
     run.heard("progress", hospital="h2", round=2)
     bed.kubectl("delete", "pod", run.controllers()[0]["metadata"]["name"], "--wait=false")

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bed import ROOT, TAG, Bed, Object, Run
+from bed import ROOT, TAG, Bed, Object, Run, cli
 
 PAGE = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
 CNN, CLINIC = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[:2]
@@ -57,11 +55,6 @@ LITTLE = (
     '{"hospitals": {"defaults": {"requests": {"cpu": "10m", "memory": "20Mi"}}}, '
     '"terminationGracePeriodSeconds": 5}'
 )
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
 def provide(bed: Bed, name: str, **changes: str) -> None:

@@ -119,7 +119,9 @@ def test_an_image_that_does_not_exist_ends_the_run_early(bed: Bed) -> None:
     """Hospitals whose image cannot be pulled end the run with exit code 38 and the image's name."""
     image = f"localhost/fedskd-{token_hex(3)}"
     run = bed.install(
-        SCENARIOS / "quickstart.yaml", images={"hospital": {"repository": image}}, startupSeconds=30
+        SCENARIOS / "quickstart.yaml",
+        images={"hospital": {"repository": image}},
+        startupSeconds=FAR_S,
     )
     assert run.code() == 38
     assert "image cannot be pulled" in run.said()

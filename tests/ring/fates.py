@@ -13,7 +13,7 @@ from pathlib import Path
 from fedskd_sim.errors import OutputNotWritable
 
 DEADLY = Path(__file__).parent / "deadly"
-PATIENCE_S = 200
+PATIENCE_S = 600
 POINTS = (
     "before_registration", "warm_up", "departing", "after_send", "receiving",
     "received_not_delivered", "after_acknowledgement", "during_visit", "during_training",
@@ -30,7 +30,7 @@ hospitals:
 algorithm: {algorithm}
 prediction: {prediction}
 training: {{batch_size: 32{more}}}
-timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
+timeouts: {{register: 300, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
 """
 ALGORITHMS = {
     "ensemble and averaged weights": ("{name: fedskd, rounds: 2}", "{ensemble: true, model: mix}"),

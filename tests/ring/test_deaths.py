@@ -434,7 +434,7 @@ def test_a_kill_for_lack_of_memory_is_told_from_any_other(
     tight: Path, tmp_path: Path, scenario_file: Callable
 ) -> None:
     """A hospital that the kernel kills in its cgroup died for lack of memory, and the error says
-    so and what to do.
+    so and what to do. It may choose the launcher instead, which then can say nothing.
     """
     hospitals = ", ".join(f"{{name: h{index}, architecture: buffer}}" for index in range(2))
     path = scenario_file(
@@ -443,13 +443,15 @@ def test_a_kill_for_lack_of_memory_is_told_from_any_other(
         )
     )
     path.write_text(path.read_text() + "custody: {restarts: 0}\n")
-    enter = (
-        f"echo $$ > {tight}/cgroup.procs; exec {sys.executable} -m fedskd_sim launch {path} --out "
-        f"{tmp_path / 'out'}"
-    )
-    done = subprocess.run(
-        ["/bin/sh", "-c", enter], capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    for number in range(5):
+        enter = (
+            f"echo $$ > {tight}/cgroup.procs; exec {sys.executable} -m fedskd_sim launch {path} "
+            f"--out {tmp_path / f'out-{number}'}"
+        )
+        shell, pipes = ["/bin/sh", "-c", enter], {"capture_output": True, "text": True}
+        done = subprocess.run(shell, **pipes, timeout=PATIENCE_S, check=False)
+        if done.returncode != -signal.SIGKILL:
+            break
     assert done.returncode == HospitalCrashed.exit_code, done.stderr
     assert re.search(
         r"'h\d' died by signal 9 \(SIGKILL\), for lack of memory, in its warm-up", done.stderr

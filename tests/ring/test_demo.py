@@ -35,7 +35,7 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, cli: Callable) ->
     command = [
         ROOT / word if word.startswith("scenarios/") else word for word in recipe.group(1).split()
     ]
-    done = cli(*command, cwd=tmp_path, timeout=600)
+    done = cli(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     printed = {*form(done.stdout)}
     lines = [line for line in form(told) if line != "..."]

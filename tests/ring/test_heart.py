@@ -34,7 +34,7 @@ def test_four_real_hospitals_learn_as_the_manual_shows(tmp_path: Path, cli: Call
     """Every patient is read, the models tell ill from healthy better than by chance, the run
     ends well and whole, and prints every line that tutorial and README show of it, in any numbers.
     """
-    done = cli("launch", "heart", "--out", "runs/heart", *SHORT, cwd=tmp_path, timeout=600)
+    done = cli("launch", "heart", "--out", "runs/heart", *SHORT, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "runs" / "heart" / "report.json").read_text(encoding="utf-8"))
     assert {

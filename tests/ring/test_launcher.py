@@ -49,7 +49,7 @@ def launched(path: Path) -> tuple[int, list[str], str]:
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), "launch", str(path), "--out", str(path.parent / "out")]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=path.parent
+        command, capture_output=True, text=True, timeout=900, check=False, cwd=path.parent
     )
     code, imported = json.loads(done.stdout.splitlines()[-1])
     return code, imported, done.stderr

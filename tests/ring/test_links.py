@@ -41,7 +41,7 @@ seed: 5
 hospitals: [{{name: a, architecture: buffer}}, {{name: b, architecture: buffer}},
             {{name: c, architecture: buffer}}]
 algorithm: {{name: placebo, rounds: 2, buffer_bytes: 200000, session_seconds: 0.05}}
-timeouts: {{register: 60, hop: 60, acknowledgement: 40, retry: 0.3, goodbye: 40, stop: 2}}
+timeouts: {{register: 300, hop: 60, acknowledgement: 40, retry: 0.3, goodbye: 40, stop: 2}}
 links: [{links}]
 {more}
 """

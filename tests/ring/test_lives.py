@@ -35,7 +35,7 @@ hospitals:
   - {{name: h1, architecture: cnn-residual}}
   - {{name: h2, architecture: cnn-plain}}
 {rest}
-timeouts: {{register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
+timeouts: {{register: 300, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}}
 """
 FROM_A_FILE = """
 name: read
@@ -44,7 +44,7 @@ hospitals:
   - {name: h0, architecture: cnn-plain, data: {partition: {part: 0}}}
   - {name: h1, architecture: cnn-residual, data: {partition: {part: 1}}}
 algorithm: {name: fedskd, rounds: 4}
-timeouts: {register: 60, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}
+timeouts: {register: 300, hop: 90, acknowledgement: 60, retry: 2, goodbye: 2, stop: 2}
 """
 ENSEMBLE = "algorithm: {name: fedskd, rounds: 2}\nprediction: {ensemble: true, model: mix}"
 

@@ -72,7 +72,7 @@ name: placebo
 hospitals: [{{name: north, architecture: buffer}}, {{name: east, architecture: buffer}},
   {{name: south, architecture: buffer}}]
 algorithm: {{name: placebo, rounds: {rounds}, buffer_bytes: {size}}}
-timeouts: {{register: 60, hop: 60, acknowledgement: 60, retry: 5, goodbye: {goodbye}}}
+timeouts: {{register: 300, hop: 60, acknowledgement: 60, retry: 5, goodbye: {goodbye}}}
 """
 QUIET = load(Path(__file__).parent.parent.parent / "scenarios" / "placebo-ok.yaml").scenario
 

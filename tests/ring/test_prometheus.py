@@ -61,7 +61,7 @@ def test_prometheus_scrapes_a_run_and_the_values_are_those_of_the_records(
         "--out",
         str(tmp_path / "out"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     records = read_records(tmp_path / "out")
 

@@ -16,7 +16,7 @@ algorithm: {{name: placebo, rounds: {rounds}, session_seconds: {seconds}, buffer
 network: {{transport: {transport}}}
 timeouts: {{register: 300, hop: {hop}, acknowledgement: 300, retry: 1, goodbye: 1, stop: 5}}
 """
-PATIENCE_S = 300
+PATIENCE_S = 600
 HELD = ("h2 during_visit 2",)
 """Who waits where, and at the how-manieth time, as `deadly/sitecustomize.py` has it: h2 keeps its
 first visitor (before that it has let its own model depart)."""

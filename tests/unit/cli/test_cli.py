@@ -268,7 +268,7 @@ def test_only_a_good_scenario_starts_anything(tmp_path: Path) -> None:
         path.write_text(text.replace(old, new) if old else text)
         command = [sys.executable, "-c", WATCHED, "launch", path, "--out", tmp_path / str(number)]
         done = subprocess.run(
-            [*map(str, command)], capture_output=True, text=True, timeout=300, check=False
+            [*map(str, command)], capture_output=True, text=True, timeout=900, check=False
         )
         assert ("STARTED" in done.stdout) == (done.returncode == 0) == (not old), done.stderr
         assert (tmp_path / str(number)).exists() == (not old)
@@ -570,7 +570,7 @@ def test_an_error_is_told_where_nothing_draws() -> None:
         "from fedskd_sim.__main__ import run; run()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 10, done.stderr
     assert done.stderr.startswith("error: no.yaml")

@@ -24,7 +24,7 @@ name: small
 hospitals: [{name: a, architecture: buffer}, {name: b, architecture: buffer}]
 algorithm: {name: placebo}
 """
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -463,7 +463,7 @@ def test_a_program_needs_no_guard(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "30 True\n"), done.stderr
@@ -506,7 +506,7 @@ def test_two_threads_may_launch_at_the_same_time(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "True True False\n"), done.stderr
@@ -581,7 +581,7 @@ def test_examples_run(program: Path, tmp_path: Path) -> None:
     """Every program in examples/ ends well and says something."""
     command = [sys.executable, program, tmp_path / "out"]
     done = subprocess.run(
-        [*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "circulation" in done.stdout

@@ -76,7 +76,7 @@ def carried_out(command: str, folder: Path) -> str:
         "executable": "/bin/bash",
     }
     done = subprocess.run(
-        command, **shell, capture_output=True, text=True, check=False, timeout=300
+        command, **shell, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -159,7 +159,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", "docs", str(folder)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return folder

@@ -169,7 +169,7 @@ def test_no_cluster_is_touched_unasked(recorded: tuple[dict[str, str], Path]) ->
     command += ["tests/cluster"]
     plain = {**environment, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
-        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d+ skipped", done.stdout.splitlines()[-1]), done.stdout

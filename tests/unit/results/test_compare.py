@@ -195,7 +195,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     """
     path, out = scenario_file(TINY), tmp_path / "out"
     first = cli(
-        "compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out, timeout=300
+        "compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out, timeout=900
     )
     assert first.returncode == 0, first.stderr
     assert first.stdout.count(": done") == 4
@@ -223,7 +223,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
         2,
         "--out",
         out,
-        timeout=300,
+        timeout=900,
     )
     assert second.returncode == 43, second.stderr
     assert (
@@ -337,7 +337,7 @@ def test_what_a_stopped_comparison_leaves_is_nothing_or_waited_for(
     ) as process:
         wait_until(lambda: list(out.glob("runs/local/*/records/*")))
         process.send_signal(sign)
-        told = process.communicate(timeout=300)[1]
+        told = process.communicate(timeout=900)[1]
     if sign == signal.SIGTERM:
         assert (process.returncode, told) == (
             INTERRUPTED,

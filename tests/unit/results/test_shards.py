@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 
 from fedskd_sim.cli import main
 from fedskd_sim.errors import InvalidValue, OutputNotEmpty, RunUnreadable
-from fedskd_sim.operate.comparison import CompareRequest, carry_out, plan
+from fedskd_sim.operate.comparison import CompareRequest, carry_out, failure, plan
 from fedskd_sim.results.comparison.planning import PlannedRun
 from fedskd_sim.results.comparison.rings import AT_ONCE, QUEUED_AT_ONCE, Rings
 from fedskd_sim.results.comparison.shards import Shard, ShardNote
+from fedskd_sim.results.comparison.work import RunResult, Workshop
 from fedskd_sim.runtimes import location
 from fedskd_sim.runtimes.location import InCluster
 
@@ -163,6 +164,44 @@ def test_only_what_the_cluster_still_has_is_collected(tmp_path: Path) -> None:
     assert not rings.goes_on(tmp_path)
     location.note(tmp_path, InCluster("x", "wards", "", collected=True))
     assert not rings.goes_on(tmp_path)
+
+
+@pytest.mark.parametrize("rings", [Rings(), None])
+def test_an_interrupted_comparison_says_what_rings_keep(
+    rings: Rings | None, scenario_file: Callable, tmp_path: Path
+) -> None:
+    """Ctrl-C as rings end names the way on; where runs are of this machine nothing is elsewhere."""
+    (run, *_) = runs_of(scenario_file(TINY))
+    shop = Workshop(tmp_path, None, 1, rings=rings)
+    shop.folder(run).mkdir(parents=True)
+    (shop.folder(run) / "report.json").write_text('{"complete": true}', encoding="utf-8")
+
+    def interrupt(_: RunResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        next(shop.carry_out([run], interrupt))
+    told = "\n".join(getattr(caught.value, "__notes__", ()))
+    assert ("rings that had ended keep" in told) == (rings is not None)
+    assert ("the same command goes on" in told) == (rings is not None)
+
+
+def test_a_failed_ring_is_given_up_by_a_command(scenario_file: Callable, tmp_path: Path) -> None:
+    """The error of a comparison repeats the first failed run's, and says how to repeat that run
+    and, of a ring, how to remove what its pods may still have.
+    """
+    (first, second, *_) = runs_of(scenario_file(TINY))
+    words = "launching\nerror: 'a' failed\nfix: look"
+    ended = [RunResult(first, tmp_path / "1", 0), RunResult(second, tmp_path / "2", 41, words)]
+    place = tmp_path / "2"
+    for on in ("memory", "kubernetes"):
+        error = failure(ended, on)
+        assert error is not None
+        assert error.exit_code == 41
+        assert str(error).startswith("1 of 2 runs failed, the first with: 'a' failed")
+        assert f"'fedskd-sim launch {place}.yaml --on {on}' repeats it" in (error.fix or "")
+        assert (f"'fedskd-sim stop {place}'" in (error.fix or "")) == (on == "kubernetes")
+    assert failure(ended[:1]) is None
 
 
 def test_what_pods_cannot_run_is_told_before(scenario_file: Callable) -> None:

@@ -213,7 +213,7 @@ def run(command: list[object], folder: Path, **options: object) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
         **options,
     )
     assert done.returncode == 0, done.stdout + done.stderr
