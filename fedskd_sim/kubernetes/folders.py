@@ -112,6 +112,19 @@ class PodFolders:
         _remove_if_empty(folder / BROUGHT)
         return Missing(left, held)
 
+    def have_left(self, names: Iterable[str]) -> bool:
+        """Return whether no hospital's pod runs or has left a claim, so that nothing more of them
+        comes home; raises Unreachable, ApiException.
+        """
+        pods = newest(self.reach.pods(self.release)).values()
+        if any(pod.status.phase == "Running" for pod in pods):
+            return False
+        try:
+            plan = self._place[1]
+        except LookupError:
+            return True
+        return not any(plan.custody(name) for name in names)
+
     def let_go(self, names: Iterable[str]) -> None:
         """Dismiss every hospital that holds what has come home; one that cannot be told leaves by
         itself.

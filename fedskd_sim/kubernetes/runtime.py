@@ -32,7 +32,7 @@ from fedskd_sim.kubernetes.follower import Follower
 from fedskd_sim.kubernetes.helm import Helm
 from fedskd_sim.kubernetes.inspection import ControllerWatch, started
 from fedskd_sim.kubernetes.job_annotations import Losses
-from fedskd_sim.kubernetes.jobs import check_pod, job
+from fedskd_sim.kubernetes.jobs import HOSPITAL, check_pod, job
 from fedskd_sim.kubernetes.log_collector import LogCollector
 from fedskd_sim.kubernetes.overlay import Patch, anywhere
 from fedskd_sim.kubernetes.overlay import check as check_patch
@@ -275,6 +275,17 @@ class KubernetesRuntime:
         ClusterUnavailable.
         """
         return inspection.goes_on(self.reach, self.release)
+
+    def is_spent(self) -> bool:
+        """Return whether the run has ended and its pods have left, without claims: what is not home
+        does not come any more; raises ClusterUnavailable.
+        """
+        with translate_errors():
+            pods, jobs = self.reach.pods(self.release), self.reach.jobs(self.release)
+            if not jobs or exit_code(pods, jobs) is None:
+                return False
+            worn = [one.metadata.labels for one in jobs]
+            return self._folders().have_left(one[HOSPITAL] for one in worn if HOSPITAL in one)
 
     def log_of(self, member: str, *, follow: bool = False) -> Iterator[str]:
         """Yield the lines of a member's pods (`inspection.lines`); raises ClusterUnavailable."""

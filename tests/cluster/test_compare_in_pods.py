@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bed import COMMAND_S, IMAGES, INSTANCE, Bed, at_once, cli, until
+from bed import COMMAND_S, IMAGES, INSTANCE, Bed, Run, at_once, cli, until
 
 from fedskd_sim.exits import INTERRUPTED
 from fedskd_sim.kubernetes.job_annotations import VERDICT
+from fedskd_sim.operate.comparison import CompareRequest, plan
+from fedskd_sim.results.comparison.rings import Rings
+from fedskd_sim.results.comparison.work import Workshop
 
 TINY = """\
 name: tiny
@@ -64,12 +67,14 @@ def files_for(folder: Path, text: str) -> tuple[Path, Path]:
 
 def test_rings_of_pods_compare_as_one_machine_does(bed: Bed, tmp_path: Path) -> None:
     """Two methods over three seeds as pods have the records, weights and predictions of the runs
-    in memory and so the same values, to the byte; nothing stays in the cluster.
+    in memory and so the same values, to the byte; nothing stays in the cluster. A ring that ended
+    earlier, and whose pods have left before anybody fetched its results, is removed and run again.
     """
     scenario, values = files_for(tmp_path, TINY)
-    asked = ("compare", scenario, "--algorithms", "fedskd,local", "--seeds", SEEDS)
+    methods, there, here = "fedskd,local", tmp_path / "there", tmp_path / "here"
+    leave_a_ring(bed, scenario, methods, there)
+    asked = ("compare", scenario, "--algorithms", methods, "--seeds", SEEDS)
     place = ("--on", "kubernetes", "-n", bed.namespace, "--values", values, "--jobs", 3)
-    there, here = tmp_path / "there", tmp_path / "here"
     compared = at_once(
         {
             "there": partial(cli, *asked, *place, "--out", there),
@@ -116,6 +121,30 @@ def test_an_interrupted_comparison_goes_on(bed: Bed, tmp_path: Path) -> None:
     assert done.stdout.count(": kept") >= 1
     assert done.stdout.count(": kept") + done.stdout.count(": done") == 4
     until("end of everything", lambda: not bed.items("jobs", INSTANCE))
+
+
+def leave_a_ring(bed: Bed, scenario: Path, methods: str, out: Path) -> None:
+    """Leave the ring of a comparison's first run in the cluster, whose pods have gone with what
+    they have learned.
+    """
+    values = scenario.with_name("hasty.yaml")
+    values.write_text(json.dumps(LITTLE | {"holdSeconds": 1}), encoding="utf-8")
+    rings = Rings(bed.namespace, values=(values,))
+    task = plan(scenario, CompareRequest(methods.split(","), SEEDS, rings=rings)).whole[0]
+    folder = Workshop(out, None, 1, rings=rings).folder(task)
+    folder.parent.mkdir(parents=True)
+    draft = folder.with_name(f"{folder.name}.yaml")
+    draft.write_text(task.text, encoding="utf-8")
+    line = rings.launch(task, draft, folder)
+    left = cli(*line, "--detach")
+    assert left.returncode == 0, left.stderr
+    run = Run(bed, line[line.index("--name") + 1])
+    assert run.code() == 0
+
+    def gone() -> bool:
+        return all(pod["status"]["phase"] == "Succeeded" for pod in run.pods())
+
+    until("end of all pods", gone)
 
 
 def at_work(bed: Bed) -> list[str]:

@@ -67,7 +67,8 @@ class Rings:
 
     def goes_on(self, folder: Path) -> bool:
         """Return whether the cluster still has the run of a folder, at work or with results that
-        have not come home; raises ClusterUnavailable.
+        have not come home; raises ClusterUnavailable. One whose pods have left with its results is
+        removed.
         """
         from fedskd_sim.kubernetes.runtime import KubernetesRuntime  # noqa: PLC0415 - only who has pods pays for it
 
@@ -79,7 +80,13 @@ class Rings:
             return False
         runtime = KubernetesRuntime(place.release, place.namespace, place.context)
         runtime.connect()
-        return runtime.exists()
+        if not runtime.exists():
+            return False
+        if runtime.is_spent():
+            runtime.attach(None)
+            runtime.stop()
+            return False
+        return True
 
     def _place(self) -> list[str]:
         named = {"--namespace": self.namespace, "--context": self.context}
