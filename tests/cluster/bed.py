@@ -44,7 +44,7 @@ PATIENCE_S = 600
 """How long anything may take that comes by itself: many times what it takes on a quiet machine."""
 COMMAND_S = 900
 """How long a command may take, which may be a run."""
-LOOK_S = 0.3
+LOOK_S = 0.5
 GROUPS = {"jobs": "/apis/batch/v1"}
 """Where the API server has kinds that are not of its core."""
 Object = dict[str, Any]

@@ -121,7 +121,7 @@ def test_an_image_that_does_not_exist_ends_the_run_early(bed: Bed) -> None:
     run = bed.install(
         SCENARIOS / "quickstart.yaml",
         images={"hospital": {"repository": image}},
-        startupSeconds=FAR_S,
+        startupSeconds=60,
     )
     assert run.code() == 38
     assert "image cannot be pulled" in run.said()
