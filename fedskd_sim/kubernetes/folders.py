@@ -113,7 +113,7 @@ class PodFolders:
         return Missing(left, held)
 
     def have_left(self, names: Iterable[str]) -> bool:
-        """Return whether no hospital's pod runs or has left a claim, so that nothing more of them
+        """Return whether no hospital's pod runs and none has a claim, so that nothing more of them
         comes home; raises Unreachable, ApiException.
         """
         pods = newest(self.reach.pods(self.release)).values()

@@ -64,9 +64,14 @@ def call(*command: object, given: str = "", **options: Any) -> subprocess.Comple
     )
 
 
+def command(*arguments: object) -> list[str]:
+    """Give the line that starts the program."""
+    return [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
+
+
 def cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the program as a user does, to its end."""
-    return call(sys.executable, "-m", "fedskd_sim", *arguments, **options)
+    return call(*command(*arguments), **options)
 
 
 def kubectl(*arguments: object, given: str = "") -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
-from bed import CHART, COMMAND_S, IMAGES, INSTANCE, Bed, call, kubectl, placebo, until
+from bed import CHART, COMMAND_S, IMAGES, INSTANCE, Bed, cli, command, kubectl, placebo, until
 
 RING = placebo(3, session_seconds=1.0, rounds=4)
 
@@ -24,9 +23,9 @@ def test_a_ring_that_has_lost_a_hospital_begins_anew(bed: Bed, tmp_path: Path) -
     values.write_text(json.dumps(given | short), "utf-8")
     there, here = tmp_path / "there", tmp_path / "here"
     line = ("launch", scenario, "--on", "kubernetes", "-n", bed.namespace, "--values", values)
-    command = [sys.executable, "-m", "fedskd_sim", *map(str, line), "--name", "anew", "--out"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    with subprocess.Popen([*command, str(there)], text=True, **streams) as process:
+    launch = command(*line, "--name", "anew", "--out", there)
+    with subprocess.Popen(launch, text=True, **streams) as process:
 
         def began() -> bool:
             records = there / "records" / "h1.jsonl"
@@ -39,9 +38,7 @@ def test_a_ring_that_has_lost_a_hospital_begins_anew(bed: Bed, tmp_path: Path) -
     assert process.returncode == 0, said + errors
     assert "the run begins anew, restart 1 of 1: 'h1' failed" in said
     assert "verified: whole" in said
-    done = call(
-        sys.executable, "-m", "fedskd_sim", "launch", scenario, "--on", "memory", "--out", here
-    )
+    done = cli("launch", scenario, "--on", "memory", "--out", here)
     assert done.returncode == 0, done.stderr
     for name in ("h0", "h1", "h2"):
         kept = (there / "records" / f"{name}.jsonl").read_bytes()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bed import COMMAND_S, IMAGES, INSTANCE, Bed, Run, at_once, cli, until
+from bed import COMMAND_S, IMAGES, INSTANCE, Bed, Run, at_once, cli, command, until
 
 from fedskd_sim.exits import INTERRUPTED
 from fedskd_sim.kubernetes.job_annotations import VERDICT
@@ -44,10 +43,6 @@ LITTLE = {
     "lingerSeconds": 0,
 }
 SEEDS = 3
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
 
 
 def values_of(folder: Path) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from bed import (
     Bed,
     Run,
     away,
+    command,
     kubectl,
     nodes,
     placebo,
@@ -442,9 +442,10 @@ def test_a_run_moves_into_the_cluster_and_out_of_it(bed: Bed, tmp_path: Path) ->
 @contextmanager
 def program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Start the program in a group of its own, of which nothing is left at the end."""
-    command = [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(
+        command(*arguments), text=True, start_new_session=True, **pipes
+    ) as process:
         try:
             yield process
         finally:

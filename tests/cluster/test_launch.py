@@ -25,6 +25,7 @@ from bed import (
     at_once,
     call,
     cli,
+    command,
     placebo,
     rotate_log,
     until,
@@ -39,10 +40,6 @@ LITTLE = (
 )
 LESS = ("algorithm.rounds=1", "training.epochs=1", "training.warmup_epochs=1")
 """Changes after which the quickstart takes a fifth of its time; with two hospitals a tenth."""
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "fedskd_sim", *map(str, arguments)]
 
 
 @pytest.fixture

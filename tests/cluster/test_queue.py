@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,7 +12,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from bed import IMAGES, KEPT, Bed, Run, call, kubectl, placebo, read, until
+from bed import IMAGES, KEPT, Bed, Run, call, cli, kubectl, placebo, read, until
 
 NAME = "fedskd-test"
 START_S = 60
@@ -176,8 +175,7 @@ def test_the_queue_admits_the_rings_of_a_comparison(queue: Bed, tmp_path: Path) 
     try:
         asked = ("compare", scenario, "--algorithms", "small,large", "--seeds", 2)
         place = ("--on", "kubernetes", "-n", queue.namespace, "--values", values)
-        line = (sys.executable, "-m", "fedskd_sim", *asked, *place, "--out", tmp_path / "out")
-        done = call(*line)
+        done = cli(*asked, *place, "--out", tmp_path / "out")
     finally:
         over.set()
         looking.join()

@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from bed import COMMAND_S, HOSPITAL, KEPT, TAG, Bed, Run, cli, kubectl, placebo, stands_still, until
+from bed import (
+    COMMAND_S,
+    HOSPITAL,
+    KEPT,
+    TAG,
+    Bed,
+    Run,
+    cli,
+    command,
+    kubectl,
+    placebo,
+    stands_still,
+    until,
+)
 
 from fedskd_sim.records.files import read_records
 
@@ -159,10 +171,8 @@ def test_what_a_returner_has_learned_comes_home(bed: Bed, tmp_path: Path) -> Non
     settings = {"images": {"controller": {"tag": TAG}}, "hospitals": {"defaults": little}}
     values.write_text(json.dumps(settings), encoding="utf-8")
     where = ("--on", "kubernetes", "-n", bed.namespace, "--name", "learns", "--values", values)
-    command = [sys.executable, "-m", "fedskd_sim", "launch", file, *where, "--out", out]
-    launched = subprocess.Popen(
-        [*map(str, command)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    line = command("launch", file, *where, "--out", out)
+    launched = subprocess.Popen(line, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         run = Run(bed, "learns")
         run.heard("progress", hospital="b", round=1)

@@ -194,9 +194,7 @@ def test_a_comparison_runs_once_and_says_what_failed(
     is missing; failures are told.
     """
     path, out = scenario_file(TINY), tmp_path / "out"
-    first = cli(
-        "compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out, timeout=900
-    )
+    first = cli("compare", path, "--algorithms", "local,averaged", "--seeds", 2, "--out", out)
     assert first.returncode == 0, first.stderr
     assert first.stdout.count(": done") == 4
     found = json.loads((out / "compare.json").read_text())
@@ -223,7 +221,6 @@ def test_a_comparison_runs_once_and_says_what_failed(
         2,
         "--out",
         out,
-        timeout=900,
     )
     assert second.returncode == 43, second.stderr
     assert (
